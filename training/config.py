@@ -8,7 +8,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,11 +155,6 @@ def differences(old: Mapping[str, object], new: TrainConfig) -> list[str]:
         for name in sorted(wanted.keys() | old.keys())
         if old.get(name) != wanted.get(name)
     ]
-
-
-def with_threads(config: TrainConfig, threads: int) -> TrainConfig:
-    """The settings with a number of threads in place of 0."""
-    return replace(config, threads=threads)
 
 
 _FIELDS = {f.name: f for f in fields(TrainConfig)}
