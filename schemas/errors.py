@@ -8,12 +8,14 @@
     │   ├── SqlError                   a statement that we do not run, or that DuckDB refuses
     │   ├── NotFoundError              a game, dataset, shard or run that is not there
     │   ├── MissingGamesError          a lock or dataset whose games this store has not
+    │   ├── AuthError                  no token, or a wrong one
     │   ├── EmptySelectionError        a query that matches nothing, where something is needed
     │   └── RunMismatchError           a run folder that belongs to another configuration
     └── FailureError          exit 1   the work failed
         ├── StoreError                 a store that is damaged, locked or of another format
         ├── StreamError                shards that could not be read whole
         ├── LimitError                 a query or request that hit its time or memory limit
+        ├── BusyError                  a service whose queue is full: worth asking again
         └── TrainingError              a run that cannot go on (NaN, full disk ...)
 
 The command prints `error: MESSAGE (HINT)`, the service sends {"code", "message", "hint"}: both
@@ -109,6 +111,13 @@ class MissingGamesError(UserError):
     http_status = 410
 
 
+class AuthError(UserError):
+    """The service wants a token that the request does not carry."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
 class EmptySelectionError(UserError):
     """A query matched nothing where at least one game is needed."""
 
@@ -145,6 +154,13 @@ class LimitError(FailureError):
 
     code = "limit"
     http_status = 413
+
+
+class BusyError(FailureError):
+    """The service has as much to do as it may: ask again later."""
+
+    code = "busy"
+    http_status = 503
 
 
 class TrainingError(FailureError):
