@@ -1,33 +1,23 @@
 """Losses equal the original's, terms and gradients, to rounding."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.training.golden import golden, under
+from tests.training.windows import Batch
 from training.loss import TERMS, Weights, action_changes, compute
 
 VIEWS = ("v22-state-age", "v3")
 
 
-@dataclass
-class Targets:
-    """The golden files' part of a batch."""
-
-    ints: Tensor
-    float_target: Tensor
-    int_target: Tensor
-    floats: Tensor
-    controls: Tensor
-
-
-def golden_batch(name: str) -> tuple[dict[str, Tensor], Targets]:
+def golden_batch(name: str) -> tuple[dict[str, Tensor], Batch]:
     arrays = under(golden("losses"), f"{name}.")
     pred = {k.removeprefix("pred."): v for k, v in arrays.items() if k.startswith("pred.")}
     ints, unused = arrays["int_ctx"], torch.empty(0)
-    return pred, Targets(ints, arrays["float_tgt"], arrays["int_tgt"], unused, unused)
+    return pred, Batch(unused, ints, unused, arrays["float_tgt"], arrays["int_tgt"])
 
 
 def golden_weights(name: str) -> Weights:
@@ -87,5 +77,5 @@ def test_changes_compare_each_player_with_his_own_last_frame() -> None:
     target = torch.zeros(2, 12, dtype=torch.int64)
     target[0, 0], target[0, 6] = 14, 21
     unused = torch.empty(0)
-    found = action_changes(Targets(ints, unused, target, unused, unused))
+    found = action_changes(Batch(unused, ints, unused, unused, target))
     assert found.tolist() == [[False, True], [False, False]]
