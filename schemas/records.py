@@ -139,12 +139,12 @@ REPLAYS = (
     Field("rule", "VARCHAR", "name of the rule that refused it"),
     Field("detail", "VARCHAR", "what exactly was wrong"),
     Field("rev", "INTEGER", "revision of the rules"),
-    Field("at", "TIMESTAMP", "UTC"),
+    Field("seen_at", "TIMESTAMP", "UTC"),
 )
 
 REMOVALS = (
     Field("game_id", "UUID", "game taken out"),
-    Field("at", "TIMESTAMP", "UTC"),
+    Field("removed_at", "TIMESTAMP", "UTC"),
     Field("reason", "VARCHAR", "why"),
 )
 

@@ -1,0 +1,375 @@
+"""The catalog: DuckLake on SQLite, append-only, one snapshot per commit.
+
+The only module that knows how the catalog is kept. Connections are opened where they are used and
+never cross a fork; several processes may commit and read at once.
+"""
+
+import fcntl
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import pyarrow as pa
+
+from schemas.errors import NotFoundError, StoreError
+from schemas.filters import quoted
+from schemas.game import REVISION
+from schemas.records import SORTED_BY, TABLES, Rows, arrow_schema
+from store.layout import Layout
+
+FILES_MAX = 16
+"""A table of more data files than this is merged at the end of an ingest."""
+LOCK_WAIT_S = 600.0
+COMMIT_TRIES = 200
+CLEANUP_AGE = "1 hour"
+"""Merged files stay that long for readers who listed them before."""
+
+# One row of each table is known again by these columns: DuckLake has no unique constraint, and a
+# commit may be durable although its writer died before hearing so.
+KEYS = {
+    "games": ("game_id", "rev"),
+    "players": ("game_id", "rev", "side"),
+    "perspectives": ("game_id", "rev", "side"),
+    "item_counts": ("game_id", "rev", "side", "type"),
+    "replays": ("sha256", "rev", "source", "member"),
+}
+HEX_ID = "replace(cast(game_id as varchar), '-', '')"
+"""SQL of a game id as it stands outside the catalog."""
+SNAPSHOT_COLUMN = "_ducklake_internal_snapshot_id"
+"""Column of merged files: the snapshot that brought the row."""
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "afs", "ceph", "lustre", "gpfs", "beegfs", "fuse.sshfs"}
+_TRANSIENT = ("lock", "conflict", "busy", "serializ")
+SETTINGS = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+}
+"""DuckDB never fetches or guesses anything here."""
+
+
+class Catalog:
+    """An open catalog; use as a context manager. A method may be called from any thread."""
+
+    def __init__(self, layout: Layout, read_only: bool = False) -> None:
+        """Open the catalog of a store, an empty one where there is none yet.
+
+        Raises StoreError where the catalog is damaged or on a network file system.
+        """
+        self.layout = layout
+        _refuse_network(layout.root)
+        if not layout.catalog.exists():
+            _create(layout)
+        self._connection = _attach(layout, read_only)
+        if _missing_tables(self._connection):
+            self._connection.close()
+            _create(layout)
+            self._connection = _attach(layout, read_only)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; reading afterwards is an error."""
+        self._connection.close()
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def query(self, sql: str, values: Sequence[object] = (), **tables: pa.Table) -> pa.Table:
+        """Run trusted SQL; `tables` are visible under their names. The catalog is `lake`."""
+        with self._connection.cursor() as cursor:
+            for name, table in tables.items():
+                cursor.register(name, table)
+            return cursor.execute(sql, list(values)).to_arrow_table()
+
+    def snapshot(self) -> int:
+        """Number of the newest snapshot."""
+        return int(self.query("from ducklake_current_snapshot('lake')").column(0)[0].as_py())
+
+    def snapshots(self) -> list[dict[str, Any]]:
+        """All snapshots, oldest first: number, time (UTC), what the commit added per table."""
+        rows = self.query(
+            "select snapshot_id, cast(snapshot_time as timestamp) as at, commit_extra_info as added"
+            " from ducklake_snapshots('lake') order by snapshot_id"
+        )
+        return [
+            {"snapshot": n, "at": at, "added": json.loads(added) if added else {}}
+            for n, at, added in zip(*(column.to_pylist() for column in rows.columns), strict=True)
+        ]
+
+    def check_snapshot(self, snapshot: int | None) -> int:
+        """The snapshot asked for, or the newest. Raises NotFoundError for one that is not there."""
+        newest = self.snapshot()
+        if snapshot is None:
+            return newest
+        found = self.query(
+            "select 1 from ducklake_snapshots('lake') where snapshot_id = ?", [snapshot]
+        )
+        if not found:
+            raise NotFoundError(f"there is no snapshot {snapshot}", f"the newest is {newest}")
+        return snapshot
+
+    def at(self, table: str, snapshot: int) -> str:
+        """A table as of a snapshot, for the text of `query`."""
+        assert table in TABLES, table
+        return f"lake.{table} at (version => {int(snapshot)})"
+
+    def files(self, table: str, snapshot: int) -> list[str]:
+        """Paths of the parquet files that hold a table's rows at a snapshot.
+
+        A merged file also holds later rows: its column SNAPSHOT_COLUMN says since when each counts.
+        """
+        assert table in TABLES, table
+        listed = self.query(
+            "select data_file, delete_file"
+            f" from ducklake_list_files('lake', '{table}', snapshot_version => {int(snapshot)})"
+            " order by data_file"
+        )
+        assert listed.column("delete_file").null_count == len(listed), "tables are append-only"
+        return [str(path) for path in listed.column("data_file").to_pylist()]
+
+    def known_replays(self, sha256s: Sequence[bytes]) -> set[bytes]:
+        """Which of these replays the ledger knows, judged by the rules of this revision."""
+        wanted = pa.table({"sha256": pa.array(sha256s, pa.binary())})
+        known = self.query(
+            f"select sha256 from lake.replays where rev = {REVISION}"
+            " and sha256 in (select sha256 from wanted)",
+            wanted=wanted,
+        )
+        return set(known.column(0).to_pylist())
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def commit(self, rows: Rows) -> int:
+        """Add rows as one snapshot and return its number; rows that are there already are dropped.
+
+        Queues behind other writers of this machine, and does the whole transaction again where
+        SQLite says that it is locked. Raises StoreError when neither ends.
+        """
+        with _locked(self.layout):
+            return self._retried(lambda cursor: _insert(cursor, rows))
+
+    def compact(self, files_max: int = FILES_MAX) -> list[str]:
+        """Merge the small files of tables that have more than `files_max`; returns their names.
+
+        Every snapshot answers as before. Files replaced by an earlier merge go.
+        """
+        snapshot = self.snapshot()
+        merged = [name for name in TABLES if len(self.files(name, snapshot)) > files_max]
+        with _locked(self.layout):
+            for name in merged:
+                self._retried(_merge(name))
+            self._retried(_clean_up)
+        return merged
+
+    def _retried(self, work: Callable[[duckdb.DuckDBPyConnection], None]) -> int:
+        """Run `work` in a transaction until it commits; returns the newest snapshot."""
+        for attempt in range(COMMIT_TRIES):
+            with self._connection.cursor() as cursor:
+                try:
+                    cursor.execute("begin")
+                    work(cursor)
+                    cursor.execute("commit")
+                    return self.snapshot()
+                except duckdb.Error as error:
+                    _roll_back(cursor)
+                    if not any(word in str(error).lower() for word in _TRANSIENT):
+                        raise StoreError(f"the catalog refused: {_line(error)}") from error
+            time.sleep(random.uniform(0, 0.01 * min(attempt + 1, 20)))  # noqa: S311 (no secret)
+        raise StoreError(f"the catalog stayed locked for {COMMIT_TRIES} tries", "run it again")
+
+
+# --- commit -------------------------------------------------------------------------------------
+
+
+def _insert(cursor: duckdb.DuckDBPyConnection, rows: Rows) -> None:
+    """Insert what is new; nothing at all (and no snapshot) where everything is known."""
+    known = _known_games(cursor, rows.get("games", []))
+    fresh = {name: _fresh(name, batch, known) for name, batch in rows.items()}
+    seen = _known_sources(cursor, rows.get("replays", []))
+    if "replays" in fresh:
+        fresh["replays"] = [row for row in fresh["replays"] if _key("replays", row) not in seen]
+    added = {name: len(batch) for name, batch in fresh.items() if batch}
+    for name in added:
+        fields = TABLES[name]
+        cursor.register("batch", pa.Table.from_pylist(fresh[name], schema=arrow_schema(fields)))
+        casts = ", ".join(f"cast({field.name} as {field.sql})" for field in fields)
+        cursor.execute(f"insert into lake.{name} select {casts} from batch")
+        cursor.unregister("batch")
+    if added:
+        note = "call lake.set_commit_message('', '', extra_info => ?)"
+        cursor.execute(note, [json.dumps(added)])
+
+
+def _key(name: str, row: Mapping[str, object]) -> tuple[object, ...]:
+    return tuple(row[column] for column in KEYS[name])
+
+
+def _fresh(
+    name: str, batch: Sequence[Mapping[str, object]], known: set[tuple[object, ...]]
+) -> list[Mapping[str, object]]:
+    """Rows of a batch without known games, and without a row that stands in it twice."""
+    if name not in KEYS:
+        return list(batch)
+    unique = {_key(name, row): row for row in reversed(batch)}
+    by_game = KEYS[name][:2] == KEYS["games"]
+    return [row for key, row in reversed(unique.items()) if not (by_game and key[:2] in known)]
+
+
+def _known_games(
+    cursor: duckdb.DuckDBPyConnection, games: Sequence[Mapping[str, object]]
+) -> set[tuple[object, ...]]:
+    """(game_id, rev) of those of these games that the catalog has."""
+    if not games:
+        return set()
+    cursor.register("batch", pa.table({"id": [row["game_id"] for row in games]}))
+    found = cursor.execute(
+        f"select {HEX_ID}, rev from lake.games"
+        " where game_id in (select cast(id as uuid) from batch)"
+    ).fetchall()
+    cursor.unregister("batch")
+    return set(found)
+
+
+def _known_sources(
+    cursor: duckdb.DuckDBPyConnection, replays: Sequence[Mapping[str, object]]
+) -> set[tuple[object, ...]]:
+    """Keys of the ledger's rows about the same places; a place without a hash is one as well."""
+    if not replays:
+        return set()
+    sources = pa.array([row["source"] for row in replays], pa.string())
+    cursor.register("batch", pa.table({"source": sources}))
+    found = cursor.execute(
+        f"select {', '.join(KEYS['replays'])} from lake.replays"
+        " where source in (select source from batch)"
+    ).fetchall()
+    cursor.unregister("batch")
+    return set(found)
+
+
+def _merge(name: str) -> Callable[[duckdb.DuckDBPyConnection], None]:
+    def work(cursor: duckdb.DuckDBPyConnection) -> None:
+        cursor.execute(f"call ducklake_merge_adjacent_files('lake', '{name}')")
+
+    return work
+
+
+def _clean_up(cursor: duckdb.DuckDBPyConnection) -> None:
+    cursor.execute(
+        "call ducklake_cleanup_old_files('lake',"
+        f" older_than => cast(now() as timestamp) - interval '{CLEANUP_AGE}')"
+    )
+
+
+def _roll_back(cursor: duckdb.DuckDBPyConnection) -> None:
+    # A failed COMMIT has already ended the transaction.
+    with suppress(duckdb.Error):
+        cursor.execute("rollback")
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+# --- opening ------------------------------------------------------------------------------------
+
+
+def extension_path(name: str) -> Path:
+    """DuckDB's own signed binary inside an installed wheel: no network, no home folder."""
+    spec = find_spec(f"duckdb_extension_{name}")
+    if spec is None or spec.origin is None:
+        hint = "pip install 'meleewm[store]'"
+        raise StoreError(f"DuckDB's extension {name} is not installed", hint)
+    folder = Path(spec.origin).parent / "extensions" / f"v{duckdb.__version__}"
+    return folder / f"{name}.duckdb_extension"
+
+
+def _attach(layout: Layout, read_only: bool) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(config=dict(SETTINGS))
+    try:
+        for name in ("sqlite_scanner", "ducklake"):
+            connection.load_extension(str(extension_path(name)))
+        # DATA_PATH is given anew each time: the one in the catalog breaks when the store moves.
+        connection.execute(
+            f"attach {quoted(f'ducklake:sqlite:{layout.catalog}')} as lake ("
+            f"data_path {quoted(f'{layout.tables.absolute()}/')}, override_data_path true,"
+            " meta_journal_mode 'WAL', meta_busy_timeout 30000, data_inlining_row_limit 0"
+            f"{', read_only' if read_only else ''})"
+        )
+    except duckdb.Error as error:
+        connection.close()
+        raise StoreError(f"{layout.catalog} cannot be opened: {_line(error)}") from error
+    return connection
+
+
+def _missing_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    rows = connection.execute(
+        "select table_name from duckdb_tables() where database_name = 'lake'"
+    ).fetchall()
+    return [name for name in TABLES if (name,) not in rows]
+
+
+def _create(layout: Layout) -> None:
+    """Make the missing tables, as one snapshot; several processes may do so at once."""
+    with _locked(layout):
+        connection = _attach(layout, read_only=False)
+        try:
+            connection.execute("begin")
+            for name in _missing_tables(connection):
+                columns = ", ".join(f"{field.name} {field.sql}" for field in TABLES[name])
+                connection.execute(f"create table lake.{name} ({columns})")
+                if name in SORTED_BY:
+                    order = ", ".join(SORTED_BY[name])
+                    connection.execute(f"alter table lake.{name} set sorted by ({order})")
+            connection.execute("commit")
+        finally:
+            connection.close()
+
+
+@contextmanager
+def _locked(layout: Layout) -> Iterator[None]:
+    """Queue behind other writers: colliding SQLite transactions fail instead of waiting."""
+    with layout.catalog.with_suffix(".lock").open("wb") as file:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    message = f"another process holds {file.name} for {LOCK_WAIT_S:.0f} s"
+                    raise StoreError(message, "is an ingest stuck?") from None
+                time.sleep(0.01)
+        yield  # closing the file, or dying, gives the lock back
+
+
+def _refuse_network(folder: Path) -> None:
+    """SQLite's write-ahead log needs memory that all its processes share."""
+    table = Path("/proc/self/mounts")
+    if not table.exists():
+        return
+    target = folder.absolute().resolve()
+    mounts = [line.split()[1:3] for line in table.read_text("utf-8", "replace").splitlines()]
+    around = [(len(at), kind) for at, kind in mounts if target.is_relative_to(_unescaped(at))]
+    kind = max(around, default=(0, ""))[1]
+    if kind in _NETWORK:
+        message = f"{folder} is on a network file system ({kind})"
+        raise StoreError(message, "a store's catalog needs a local disk")
+
+
+def _unescaped(mount: str) -> str:
+    return mount.replace("\\040", " ")
