@@ -1,7 +1,10 @@
 """Hypothesis strategies that several tests share."""
 
+from typing import Any
+
 from hypothesis import strategies as st
 
+from ingest.synthetic.arena import BODIES, STAGES
 from schemas.shard import Member
 
 _TEXTS = {
@@ -87,3 +90,40 @@ def members(draw: st.DrawFn) -> Member:
         leaf_set="01234567",
         version=3_014_000,
     )
+
+
+# Each version in which a payload grew or an event appeared (reference: the wiki's SPEC).
+GROWTH = ((0, 1), (0, 2), (1, 0), (1, 2), (1, 3), (1, 4), (1, 5), (2, 0), (2, 1), (2, 2), (3, 0),
+          (3, 2), (3, 5), (3, 6), (3, 7), (3, 8), (3, 9), (3, 10), (3, 11), (3, 12), (3, 13),
+          (3, 14), (3, 15), (3, 16), (3, 17), (3, 18), (3, 19))  # fmt: skip
+PEPPI_CANNOT = ((3, 0), (3, 7))
+"""peppi panics over the empty bookend of these versions, the second one excluded"""
+
+
+def peppi_reads(version: tuple[int, ...]) -> bool:
+    """Whether peppi can read files of this Slippi version."""
+    first, after = PEPPI_CANNOT
+    return not first <= tuple(version[:2]) < after
+
+
+versions = st.sampled_from(GROWTH)
+peppi_versions = versions.filter(peppi_reads)
+
+
+@st.composite
+def game_parameters(draw: st.DrawFn, version: st.SearchStrategy[Any] = versions) -> dict[str, Any]:
+    """Keyword arguments of make_game for a short game, `seed` among them."""
+    chosen = draw(version)
+    return {
+        "seed": draw(st.integers(0, 2**32)),
+        "version": chosen,
+        "chars": draw(st.tuples(st.sampled_from(sorted(BODIES)), st.sampled_from(sorted(BODIES)))),
+        "stage": draw(st.sampled_from(sorted(STAGES))),
+        "ports": draw(st.lists(st.integers(1, 4), min_size=2, max_size=2, unique=True).map(tuple)),
+        "n_frames": draw(st.integers(1, 400)),
+        "rollbacks": chosen >= (3, 0) and draw(st.booleans()),
+        "recording": draw(st.integers(0, 1)),
+        "quit": draw(st.booleans()),
+        "with_end": draw(st.booleans()),
+        "with_metadata": draw(st.booleans()),
+    }

@@ -1,0 +1,313 @@
+"""The .slp container and its events: arrays to bytes for any Slippi version, and bytes to events.
+
+Frame events are laid out by `schemas.columns.wire`, so that a new column is written and read
+without a change here; what that table cannot name (game start, game end, stage events) has its own
+tables below. Facts: project-slippi/slippi-wiki:SPEC.md. All numbers are big-endian.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas import columns
+
+Version = tuple[int, int]
+Array = npt.NDArray[Any]
+
+MAGIC = b"{U\x03raw[$U#l"
+PAYLOADS, GAME_START, GAME_END = 0x35, 0x36, 0x39
+N_PORTS = 4
+
+# ---------------------------------------------------------------------------- layouts
+
+
+class Kind(NamedTuple):
+    """One event that occurs within frames; `extra` are fields that schemas.columns cannot name."""
+
+    code: int
+    since: Version
+    extra: tuple[tuple[str, str], ...] = ()
+
+
+_OF_A_CHARACTER = (("port", "u1"), ("follower", "u1"))
+
+# In the order of a frame, which all whole frames of real replays keep.
+KINDS = {
+    "start": Kind(0x3A, (2, 2)),
+    "pre": Kind(0x37, (0, 1), _OF_A_CHARACTER),
+    "fod_platform": Kind(0x3F, (3, 18), (("platform", "u1"), ("height", ">f4"))),
+    "dreamland_whispy": Kind(0x40, (3, 18), (("direction", "u1"),)),
+    "stadium_transformation": Kind(0x41, (3, 18), (("event", ">u2"), ("type", ">u2"))),
+    "item": Kind(0x3B, (3, 0)),
+    "post": Kind(0x38, (0, 1), _OF_A_CHARACTER),
+    "end": Kind(0x3C, (3, 0)),
+}
+_RANK = {event: rank for rank, event in enumerate(KINDS)}
+
+
+class Field(NamedTuple):
+    """A field of game start or game end; with a `stride` it is there once for each port."""
+
+    name: str
+    offset: int  # from the event's code byte, as the specification counts
+    format: str
+    since: Version = (0, 1)
+    stride: int = 0
+
+
+START = (
+    Field("version", 0x1, "4B"),
+    Field("bitfield", 0x5, "4B"),
+    Field("is_raining_bombs", 0xB, "B"),
+    Field("is_teams", 0xD, "B"),
+    Field("item_spawn_frequency", 0x10, "b"),
+    Field("self_destruct_score", 0x11, "b"),
+    Field("stage", 0x13, "H"),
+    Field("timer", 0x15, "I"),
+    Field("item_spawn_bitfield", 0x28, "5B"),
+    Field("damage_ratio", 0x35, "f"),
+    Field("character", 0x65, "B", stride=0x24),
+    Field("type", 0x66, "B", stride=0x24),
+    Field("stocks", 0x67, "B", stride=0x24),
+    Field("costume", 0x68, "B", stride=0x24),
+    Field("team_shade", 0x6C, "B", stride=0x24),
+    Field("handicap", 0x6D, "B", stride=0x24),
+    Field("team", 0x6E, "B", stride=0x24),
+    Field("player_bitfield", 0x71, "B", stride=0x24),
+    Field("cpu_level", 0x74, "B", stride=0x24),
+    Field("damage_start", 0x75, "H", stride=0x24),
+    Field("damage_spawn", 0x77, "H", stride=0x24),
+    Field("offense_ratio", 0x7D, "f", stride=0x24),
+    Field("defense_ratio", 0x81, "f", stride=0x24),
+    Field("model_scale", 0x85, "f", stride=0x24),
+    Field("random_seed", 0x13D, "I"),
+    Field("dash_back", 0x141, "I", (1, 0), 8),
+    Field("shield_drop", 0x145, "I", (1, 0), 8),
+    Field("name_tag", 0x161, "16s", (1, 3), 0x10),
+    Field("is_pal", 0x1A1, "B", (1, 5)),
+    Field("is_frozen_ps", 0x1A2, "B", (2, 0)),
+    Field("scene_minor", 0x1A3, "B", (3, 7)),
+    Field("scene_major", 0x1A4, "B", (3, 7)),
+    Field("netplay_name", 0x1A5, "31s", (3, 9), 0x1F),
+    Field("netplay_code", 0x221, "10s", (3, 9), 0xA),
+    Field("netplay_suid", 0x249, "29s", (3, 11), 0x1D),
+    Field("language", 0x2BD, "B", (3, 12)),
+    Field("match_id", 0x2BE, "51s", (3, 14)),
+    Field("match_game", 0x2F1, "I", (3, 14)),
+    Field("match_tiebreaker", 0x2F5, "I", (3, 14)),
+)
+
+END = (
+    Field("method", 0x1, "B"),
+    Field("lras_initiator", 0x2, "b", (2, 0)),
+    Field("placements", 0x3, "b", (3, 13), 1),
+)
+
+
+def layout(event: str, version: Version) -> np.dtype[np.void]:
+    """Code byte and payload of one frame event as `version` carries it, big-endian and packed."""
+    group: tuple[columns.Column, ...] = columns.FRAME + columns.PLAYER + columns.ITEM
+    fields = [("code", "u1"), ("frame", ">i4"), *KINDS[event].extra]
+    fields += [
+        (column.name, numpy_type(column).newbyteorder(">").str)
+        for column in columns.wire(event, version, group)
+    ]
+    return np.dtype(fields)
+
+
+def numpy_type(column: columns.Column) -> np.dtype[Any]:
+    """The type of a column; pyarrow's own conversion asks for pandas."""
+    kind = column.type
+    letter = (
+        "f" if pa.types.is_floating(kind) else "u" if pa.types.is_unsigned_integer(kind) else "i"
+    )
+    return np.dtype(f"{letter}{kind.bit_width // 8}")
+
+
+def block_size(fields: Sequence[Field], version: Version) -> int:
+    """Payload bytes of game start or game end, without the code byte."""
+    present = [f for f in fields if f.since <= version]
+    repeats = {True: N_PORTS - 1, False: 0}
+    return max(
+        f.offset + f.stride * repeats[f.stride > 0] + struct.calcsize(f.format) for f in present
+    ) - 1  # fmt: skip
+
+
+def payload_sizes(version: Version) -> dict[int, int]:
+    """Event code -> payload bytes, for every event that a file of `version` may hold."""
+    sizes = {GAME_START: block_size(START, version), GAME_END: block_size(END, version)}
+    for event, kind in KINDS.items():
+        if kind.since <= version:
+            sizes[kind.code] = layout(event, version).itemsize - 1
+    return sizes
+
+
+# ---------------------------------------------------------------------------- writing
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Events of one kind, n of them. `row` (n,) says to which frame row each belongs; `fields` are
+    arrays (n,) by name (`frame`, `port`, `follower`, columns); a missing one becomes zeros."""
+
+    event: str
+    row: Array
+    fields: Mapping[str, Array]
+
+
+def pack_block(
+    code: int, fields: Sequence[Field], version: Version, values: Mapping[str, Any]
+) -> bytes:
+    """Game start or game end with its code byte; a field without a value stays zero."""
+    block = bytearray(1 + block_size(fields, version))
+    block[0] = code
+    for field in fields:
+        if field.since > version or field.name not in values:
+            continue
+        ports = values[field.name] if field.stride else [values[field.name]]
+        for n, value in enumerate(ports):
+            at = field.offset + n * field.stride
+            many = isinstance(value, tuple)
+            struct.pack_into(f">{field.format}", block, at, *(value if many else (value,)))
+    return bytes(block)
+
+
+def pack_frames(version: Version, batches: Sequence[Batch]) -> bytes:
+    """All frame events in the order of the file; events newer than `version` are left out.
+
+    Within a row the order is that of KINDS, and within a kind that of the batches.
+    """
+    parts = [(b, _records(b, version)) for b in batches if KINDS[b.event].since <= version]
+    row = np.concatenate([b.row for b, _ in parts])
+    rank = np.concatenate([np.full(len(r), _RANK[b.event]) for b, r in parts])
+    size = np.concatenate([np.full(len(r), r.itemsize) for _, r in parts])
+    order = np.lexsort((rank, row))
+    at = np.empty(len(row), np.int64)
+    at[order] = np.cumsum(size[order]) - size[order]
+    out = np.empty(int(size.sum()), np.uint8)
+    done = 0
+    for _, records in parts:
+        places = at[done : done + len(records), None] + np.arange(records.itemsize)
+        out[places] = records.view(np.uint8).reshape(len(records), records.itemsize)
+        done += len(records)
+    return out.tobytes()
+
+
+def _records(batch: Batch, version: Version) -> Array:
+    dtype = layout(batch.event, version)
+    records = np.zeros(len(batch.row), dtype)
+    records["code"] = KINDS[batch.event].code
+    for name in dtype.names or ():
+        if name in batch.fields:
+            records[name] = batch.fields[name]
+    return records
+
+
+def pack_replay(
+    version: Version,
+    start: bytes,
+    frames: bytes,
+    end: bytes = b"",
+    metadata: Mapping[str, Any] | None = None,
+) -> bytes:
+    """A whole .slp of packed events. Without `metadata` only the closing brace follows them."""
+    sizes = payload_sizes(version)
+    table = struct.pack(">BB", PAYLOADS, 3 * len(sizes) + 1)
+    table += b"".join(struct.pack(">BH", code, size) for code, size in sizes.items())
+    raw = table + start + frames + end
+    tail = b"" if metadata is None else _key("metadata") + ubjson(metadata)
+    return MAGIC + struct.pack(">I", len(raw)) + raw + tail + b"}"
+
+
+def ubjson(value: Any) -> bytes:
+    """Maps, strings up to 255 bytes and 32-bit integers: all that Slippi's own metadata needs."""
+    if isinstance(value, Mapping):
+        return b"{" + b"".join(_key(k) + ubjson(v) for k, v in value.items()) + b"}"
+    if isinstance(value, str):
+        return b"S" + _key(value)
+    return struct.pack(">ci", b"l", value)
+
+
+def _key(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack(">cB", b"U", len(data)) + data
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class Split:
+    """A file taken apart by its own payload table.
+
+    sizes: event code -> payload bytes. events: (code, offset of the payload in `data`).
+    stop: where the walk ended. fault: why it ended early, '' for a whole stream.
+    """
+
+    data: bytes
+    sizes: dict[int, int]
+    events: list[tuple[int, int]]
+    stop: int
+    fault: str
+
+    def payloads(self, code: int) -> list[bytes]:
+        """Payloads of one event, without the code byte, in file order."""
+        size = self.sizes.get(code, 0)
+        return [self.data[at : at + size] for found, at in self.events if found == code]
+
+    @property
+    def version(self) -> Version:
+        """Major and minor of the recorder; (0, 0) where there is no game start."""
+        start = self.payloads(GAME_START)
+        return (start[0][0], start[0][1]) if start and len(start[0]) > 1 else (0, 0)
+
+    def records(self, event: str, version: Version | None = None) -> Array:
+        """The events of one kind as a structured array in the layout of `version` (the file's own).
+
+        Bytes beyond the layout are left out, bytes that the file lacks are zeros.
+        """
+        dtype = layout(event, version or self.version)
+        found = self.payloads(KINDS[event].code)
+        code = bytes([KINDS[event].code])
+        rows = [(code + p)[: dtype.itemsize].ljust(dtype.itemsize, b"\0") for p in found]
+        return np.frombuffer(b"".join(rows), dtype)
+
+
+def split(data: bytes) -> Split:
+    """Walk the events of a file by its own payload table; a damaged file gives what was readable.
+
+    Works on a file with or without the container around the stream, and while it is being written
+    (raw length 0: the walk then goes to the end of the bytes).
+    """
+    begin, stop, fault = 0, len(data), ""
+    if data.startswith(MAGIC):
+        begin = len(MAGIC) + 4
+        length = int.from_bytes(data[len(MAGIC) : begin], "big")
+        fault = "raw data ends early" if begin + length > stop else ""
+        stop = min(stop, begin + length) if length else stop
+    sizes, at = _payload_table(data[begin:stop])
+    if not sizes:
+        return Split(data, {}, [], begin, "no payload table")
+    events: list[tuple[int, int]] = []
+    at += begin
+    while at < stop:
+        size = sizes.get(data[at], 0)
+        if not size or at + 1 + size > stop:
+            fault = f"event 0x{data[at]:02x} " + ("is cut" if size else "has no size")
+            break
+        events.append((data[at], at + 1))
+        at += 1 + size
+    return Split(data, sizes, events, at, fault)
+
+
+def _payload_table(raw: bytes) -> tuple[dict[int, int], int]:
+    """Sizes by code, and where the events begin; ({}, 0) where the stream starts otherwise."""
+    if len(raw) < 2 or raw[0] != PAYLOADS or (raw[1] - 1) % 3 or len(raw) < 1 + raw[1]:
+        return {}, 0
+    rows = struct.iter_unpack(">BH", raw[2 : 1 + raw[1]])
+    return dict(rows), 1 + raw[1]
