@@ -390,11 +390,19 @@ class Lock:
             expected = dataset_id(request, packed)
             _check(document["dataset_id"] == expected, "the lock file is damaged: dataset_id")
             games = tuple(unpack(packed))
-            keys = order_keys(request.seed, [game_id for game_id, _, _ in games])
-            _check(bool(np.all(keys[1:] >= keys[:-1])), "the lock file is damaged: order")
+            _check_list(request, games)
             return cls(request, expected, str(query), games, frames)
         except (ValueError, KeyError, TypeError, zlib.error, struct.error, RecursionError):
             raise UsageError("not a lock file", "write one with `meleewm lock`") from None
+
+
+def _check_list(request: Request, games: Sequence[Listed]) -> None:
+    ids = [game_id for game_id, _, _ in games]
+    keys = order_keys(request.seed, ids)
+    _check(bool(np.all(keys[1:] >= keys[:-1])), "the lock file is damaged: order of games")
+    _check(len(set(ids)) == len(ids), "the lock file is damaged: a game stands twice")
+    known = {(0,), (1,), (0, 1)}
+    _check({sides for _, _, sides in games} <= known, "the lock file is damaged: sides")
 
 
 def _inflated(text: str, size: int) -> bytes:
