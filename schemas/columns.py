@@ -59,7 +59,7 @@ PLAYER = (
     Column("port", "", U8, (0, 1), "dictionary", "port", "console port, 1 to 4"),
     # pre-frame: what the controller said, and the state before it took effect
     Column("random_seed", "pre.random_seed", U32, (0, 1), "delta", "",
-           "seed as this character saw it; stored only in games where it differs from the frame's"),
+           "seed as this character saw it where that differs from the frame's, else null"),
     Column("pre_state", "pre.state", U16, (0, 1), "plain", "state",
            "action state before this frame's input"),
     Column("pre_position_x", "pre.position.x", F32, (0, 1), "split", "unit",

@@ -1,0 +1,243 @@
+"""One replay in, one table of schemas.game.FULL's form out: the only module that calls peppi.
+
+peppi's reader is private and returns a raw Arrow struct; tests/ingest/test_replay.py is its
+contract. It panics with a BaseException, holds the GIL and may die: call `parse` in a worker
+process (ingest/workers.py). No loop over frames here.
+"""
+
+import base64
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from peppi_py import _peppi
+
+from ingest.container import Container, open_container
+from ingest.resolve import (
+    RANDALL_STAGE,
+    STAGE_EVENTS,
+    StageEvent,
+    carry_forward,
+    item_slots,
+    last_copies,
+    randall,
+)
+from ingest.rules import Refusal, check_start
+from schemas.columns import FRAME, ITEM, PLAYER, STAGE, Column
+from schemas.game import FULL, REVISION, SIDES
+
+PARSER = "peppi-py 0.8.6"
+
+
+@dataclass(frozen=True)
+class ParsedGame:
+    """A replay as it is stored: frames, and what the game file's footer says beside them."""
+
+    table: pa.Table
+    footer: dict[str, Any]
+
+
+def parse(source: Path | bytes) -> ParsedGame:
+    """Read one .slp: last copy of each frame, items with slots, stage state carried forward.
+
+    Raises Refusal with the rule that keeps it from becoming a game; OSError for a path that cannot
+    be read. A panic of peppi's becomes a Refusal, too.
+    """
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    container = open_container(data)
+    check_start(container.start)
+    game = _read_with_peppi(container)
+    if game.frames is None or len(game.frames) == 0:
+        raise Refusal("no_frames", "the replay has a start, but no frame")
+    ports = container.start.ports
+    named = [f"P{port}" for port in ports]
+    found = [field.name for field in game.frames.type.field("ports").type]
+    if found != named:
+        raise Refusal("unreadable", f"players on {named}, but frames of {found}")
+    rows = last_copies(game.frames.field("id").to_numpy())
+    frames = game.frames if rows is None else game.frames.take(pa.array(rows))
+    table = _table(frames, ports, container.start.stage)
+    return ParsedGame(table, _footer(container, game, len(game.frames) - len(frames)))
+
+
+def _footer(container: Container, game: Any, rollback_rows: int) -> dict[str, Any]:
+    """Everything that the replay says outside its frames; facts and `rebuild` read only this."""
+    start = {key: value for key, value in game.start.items() if key != "bytes"}
+    return {
+        "rev": REVISION,
+        "parser": PARSER,
+        "replay_bytes": len(container.data),
+        "start_bytes": base64.b64encode(container.start.payload).decode(),
+        "start": start,
+        "end": game.end,
+        "metadata": container.metadata,
+        "rollback_rows": rollback_rows,
+        "repairs": list(container.repairs),
+        "newer_than_parser": container.newer_than_parser,
+    }
+
+
+# --- peppi ----------------------------------------------------------------------------------------
+
+
+def _read_with_peppi(container: Container) -> Any:
+    with _as_file(container.plain) as path:
+        try:
+            return _peppi.read_slippi(path, skip_frames=False)
+        except OSError as error:
+            raise Refusal("unreadable", f"peppi: {error}") from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # it derives from BaseException
+                raise
+            raise Refusal("unreadable", f"peppi panicked: {error}") from error
+
+
+@contextmanager
+def _as_file(pieces: tuple[bytes | memoryview, ...]) -> Iterator[str]:
+    """A path under which these bytes can be read: in memory where the system can, never by name."""
+    if hasattr(os, "memfd_create"):
+        with open(os.memfd_create("replay"), "wb", buffering=0) as file:  # noqa: PTH123 - a handle
+            os.writev(file.fileno(), pieces)
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile(suffix=".slp") as named:
+            named.writelines(pieces)
+            named.flush()
+            yield named.name
+
+
+# --- table ----------------------------------------------------------------------------------------
+
+
+def _table(frames: pa.StructArray, ports: tuple[int, ...], stage: int) -> pa.Table:
+    """The game file's columns; a nested leaf is there if peppi has it, a top-level one always."""
+    top = {column.name: _column(frames, column) for column in FRAME}
+    parts: dict[str, pa.Array | None] = {**top, "stage": _stage(frames, stage)}
+    parts["items"] = _items(frames)
+    for side, port in zip(SIDES, ports, strict=True):
+        parts[side] = _player(frames.field("ports").field(f"P{port}"), port, top["random_seed"])
+    arrays = [_or_nulls(parts[field.name], field, len(frames)) for field in FULL]
+    fields = [_field(name, array) for name, array in zip(FULL.names, arrays, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _field(name: str, array: pa.Array) -> pa.Field:
+    """Nullable only where a null is: definition levels vanish, and peppi's own flags are wrong."""
+    return pa.field(name, array.type, nullable=array.null_count > 0)
+
+
+def _or_nulls(array: pa.Array | None, field: pa.Field, n: int) -> pa.Array:
+    """A top-level column that the version lacks, as nulls; of a list's leaves one is enough."""
+    if array is not None:
+        return array
+    if not pa.types.is_list(field.type):
+        return pa.nulls(n, field.type)
+    return pa.nulls(n, pa.list_(pa.struct([field.type.value_type.field(0)])))
+
+
+def _struct(columns: dict[str, pa.Array], of: pa.StructArray | None = None) -> pa.StructArray:
+    """A struct of these columns, null where `of` is."""
+    mask = of.is_null() if of is not None and of.null_count else None
+    fields = [_field(name, array) for name, array in columns.items()]
+    return pa.StructArray.from_arrays(list(columns.values()), fields=fields, mask=mask)
+
+
+def _column(source: pa.StructArray, column: Column, skip: int = 0) -> pa.Array | None:
+    """The leaf of peppi's struct that a column names; None where this version has no such leaf.
+
+    skip: leading parts of the column's path that `source` is already inside of.
+    """
+    array = source
+    for name in column.source.split(".")[skip:]:
+        index = array.type.get_field_index(name)
+        if index < 0:
+            return None
+        # a parent's nulls reach its children only through flatten
+        array = array.flatten()[index] if array.null_count else array.field(index)
+    return array if array.type == column.type else array.cast(column.type)
+
+
+def _columns(source: pa.StructArray, group: tuple[Column, ...], skip: int) -> dict[str, pa.Array]:
+    found = ((c.name, _column(source, c, skip)) for c in group if c.source)
+    return {name: array for name, array in found if array is not None}
+
+
+def _player(port: pa.StructArray, number: int, frame_seed: pa.Array | None) -> pa.StructArray:
+    """One side: its character, and the follower of Ice Climbers where there is one."""
+    columns = _character(port.field("leader"), number, frame_seed)
+    if port.type.get_field_index("follower") >= 0:
+        follower = port.field("follower")
+        nana = _character(follower, number, frame_seed)
+        columns["follower"] = _struct(nana, follower)
+    return _struct(columns, port.field("leader"))
+
+
+def _character(
+    character: pa.StructArray, port: int, frame_seed: pa.Array | None
+) -> dict[str, pa.Array]:
+    columns = _columns(character, PLAYER, skip=0)
+    if frame_seed is not None:
+        columns["random_seed"] = _where_different(columns["random_seed"], frame_seed)
+        if columns["random_seed"].null_count == len(character):
+            del columns["random_seed"]
+    numbers = pa.array(np.full(len(character), port, np.uint8))
+    return {"port": numbers, **columns}
+
+
+def _where_different(seed: pa.Array, frame_seed: pa.Array) -> pa.Array:
+    """Nearly every game draws a random number between frame start and a character now and then, on
+    3 % of its frames: whole copies would cost a tenth of the game file, the differing rows do not.
+    """
+    return pc.if_else(pc.equal(seed, frame_seed), pa.scalar(None, seed.type), seed)
+
+
+def _items(frames: pa.StructArray) -> pa.ListArray | None:
+    """The items of each frame, in the replay's order, each with its slot."""
+    if frames.type.get_field_index("item") < 0:
+        return None
+    lists = frames.field("item")
+    items = lists.flatten()
+    offsets = lists.offsets.to_numpy()
+    columns = _columns(items, ITEM, skip=1)
+    slots = item_slots(columns["id"].to_numpy(), offsets - offsets[0])
+    struct = _struct({"slot": pa.array(slots), **columns})
+    element = pa.field("element", struct.type, nullable=False)
+    shifted = pa.array(offsets - offsets[0])
+    return pa.ListArray.from_arrays(shifted, struct, type=pa.list_(element))
+
+
+def _stage(frames: pa.StructArray, stage: int) -> pa.StructArray:
+    """The stage's state on every frame; other stages' leaves are null."""
+    columns = {}
+    for column in STAGE:
+        name, _, leaf = column.source.partition(".")
+        if not column.source:
+            columns[column.name] = pa.nulls(len(frames), column.type)
+        elif frames.type.get_field_index(name) >= 0:
+            rule = STAGE_EVENTS[column.name]
+            columns[column.name] = (
+                _stage_state(frames.field(name), leaf, rule)
+                if rule.stage == stage
+                else pa.nulls(len(frames), column.type)
+            )
+    if stage == RANDALL_STAGE:
+        x, y = randall(frames.field("id").to_numpy())
+        columns |= {"randall_x": pa.array(x), "randall_y": pa.array(y)}
+    return _struct(columns)
+
+
+def _stage_state(lists: pa.ListArray, leaf: str, rule: StageEvent) -> pa.Array:
+    events = lists.flatten()
+    rows = np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))
+    values = events.field(leaf).to_numpy()
+    if rule.platform is not None:
+        own = events.field("platform").to_numpy() == rule.platform
+        rows, values = rows[own], values[own]
+    return pa.array(carry_forward(rows, values, len(lists), rule.before_first))
