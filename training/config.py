@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from schemas.errors import UsageError, nearest
+from schemas.features import view
+from schemas.query import canonical, parse
 
 Role = Literal["identity", "place", "pace"]
 """identity: decides the weights. place: where bytes come from and go to. pace: what is reported and
@@ -63,8 +65,12 @@ class TrainConfig:
     rollout_frames: int = _setting(240, "frames dreamed for the picture at the end", role="pace")
 
     def checked(self) -> "TrainConfig":
-        """The same settings, after a look at each; UsageError names what cannot be."""
+        """The same settings, after a look at each.
+
+        Raises UsageError, QueryError or UnknownNameError that name what cannot be.
+        """
         _check_source(self)
+        view(self.view)
         for name in ("context", "batch", "log_every", "keep", "validations", "val_windows"):
             _at_least(self, name, 1)
         for name in ("weight_decay", "checkpoint_s", "rollout_frames", "threads"):
@@ -85,6 +91,8 @@ class TrainConfig:
         """What decides the weights: equal for two commands that mean the same run."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         chosen = {n: v for n, v in named.items() if role_of(n) == "identity"}
+        if self.query is not None:  # two spellings of one query are one run
+            chosen["query"] = canonical(parse(self.query))
         if self.dataset is not None:  # the lock's content counts, not where it lies
             chosen["dataset"] = hashlib.sha256(_read(self.dataset)).hexdigest()[:16]
         if self.steps is None and self.epochs is None:
@@ -172,6 +180,8 @@ def _check_source(config: TrainConfig) -> None:
         raise UsageError("query and dataset together", "a lock file names its games already")
     if config.query is None and config.dataset is None and config.shards is None:
         raise UsageError("no games chosen", "give --query \"char='fox'\" or --dataset x.lock")
+    if config.query is not None:
+        parse(config.query)
     if config.url is not None and config.shards is not None:
         raise UsageError("url and shards together", "give one of them")
     if config.recordings not in ("one", "all"):

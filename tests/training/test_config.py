@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import UsageError
+from schemas.errors import UsageError, UserError
 from training.config import (
     DEFAULT_STEPS,
     TrainConfig,
@@ -33,6 +33,7 @@ def test_run_folder_follows_from_what_decides_the_weights() -> None:
         replace(FOX, url="http://127.0.0.1:1"),
         replace(FOX, keep=9, checkpoint_s=1.0, device="cpu", threads=1),
         replace(FOX, steps=DEFAULT_STEPS),
+        replace(FOX, query=" char  = 'fox'"),
     ):
         assert other.digest == FOX.digest
     for other in (replace(FOX, lr=2e-3), replace(FOX, query="char='falco'"), replace(FOX, seed=1)):
@@ -60,22 +61,24 @@ def test_file_round_trip_and_changes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"query": "x", "bacth": 3}, "unknown setting 'bacth' \\(nearest: batch"),
-        ({"query": "x", "batch": "3"}, "batch is '3' \\(int is expected"),
-        ({"query": "x", "steps": True}, "steps is True \\(int or null"),
-        ({"query": "x", "batch": 0}, "batch is 0 \\(it must be at least 1"),
-        ({"query": "x", "lr": 0}, "lr is 0 \\(it must be above 0"),
-        ({"query": "x", "lr": float("nan")}, "lr is nan"),
-        ({"query": "x", "warmup": 1.0}, "warmup is 1.0"),
-        ({"query": "x", "steps": 1, "epochs": 1}, "steps and epochs together"),
-        ({"query": "x", "dataset": "y"}, "query and dataset together"),
-        ({"query": "x", "url": "u", "shards": "s"}, "url and shards together"),
-        ({"query": "x", "recordings": "two"}, "recordings is 'two'"),
+        ({"query": "char='fox'", "bacth": 3}, "unknown setting 'bacth' \\(nearest: batch"),
+        ({"query": "char='fox'", "batch": "3"}, "batch is '3' \\(int is expected"),
+        ({"query": "char='fox'", "steps": True}, "steps is True \\(int or null"),
+        ({"query": "char='fox'", "batch": 0}, "batch is 0 \\(it must be at least 1"),
+        ({"query": "char='fox'", "lr": 0}, "lr is 0 \\(it must be above 0"),
+        ({"query": "char='fox'", "lr": float("nan")}, "lr is nan"),
+        ({"query": "char='fox'", "warmup": 1.0}, "warmup is 1.0"),
+        ({"query": "char='fox'", "steps": 1, "epochs": 1}, "steps and epochs together"),
+        ({"query": "char='fox'", "dataset": "y"}, "query and dataset together"),
+        ({"query": "char='fox'", "url": "u", "shards": "s"}, "url and shards together"),
+        ({"query": "char='fox'", "recordings": "two"}, "recordings is 'two'"),
         ({}, "no games chosen"),
+        ({"query": "char='fxo'"}, "unknown character 'fxo' \\(nearest: fox"),
+        ({"query": "char='fox'", "view": "v22-state-aeg"}, "nearest: v22-state-age"),
     ],
 )
 def test_refusals_name_the_setting(values: dict[str, object], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UserError, match=words):
         from_dict(values)
 
 
