@@ -42,6 +42,7 @@ class TrainConfig:
     shards: str | None = _setting(None, "a folder that `meleewm export` wrote", role="place")
     run_dir: str | None = _setting(None, "run folder (default: runs/MODEL-VIEW-HASH)", role="place")
 
+    recipe: str = _setting("glide", "glide: start from constant velocity | original: as published")
     model: str = _setting("mlp", "mlp | mamba2-4m | mamba2-10m | mamba2-16m")
     view: str = _setting("v22-state-age", "which features of a frame the model sees")
     context: int = _setting(10, "frames that the model sees before the one it predicts")
@@ -81,6 +82,8 @@ class TrainConfig:
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}", "it must be above 0")
+        if self.recipe not in ("glide", "original"):
+            raise UsageError(f"recipe is '{self.recipe}'", "glide or original")
         if not 0 <= self.warmup < 1:
             raise UsageError(f"warmup is {self.warmup}", "a share of the steps, 0 to below 1")
         if self.steps is not None and self.epochs is not None:

@@ -36,7 +36,9 @@ class Weights:
     """Factor of each term; the defaults are the original's.
 
     action_change: factor of a window's action term where its action changes (the mean is not
-    normalised by it).
+    normalised by it). motion_beta: 0 judges changes of core and velocity by their square; above it,
+    by their size beyond this many units of the view's scale. Squares of small movements are next
+    to nothing beside a cross entropy, and the few big ones outweigh all others.
     """
 
     continuous: float = 1.0
@@ -50,9 +52,11 @@ class Weights:
     ground: float = 0.3
     last_attack: float = 0.3
     action_change: float = 1.0
+    motion_beta: float = 0.0
 
 
-TERMS = tuple(field.name for field in fields(Weights) if field.name != "action_change")
+_NO_TERMS = ("action_change", "motion_beta")
+TERMS = tuple(field.name for field in fields(Weights) if field.name not in _NO_TERMS)
 
 
 def compute(
@@ -63,7 +67,9 @@ def compute(
     pred: a model's output. Every term is a mean over the windows of the batch.
     """
     weights = weights or Weights()
-    terms = _float_terms(pred, batch.float_target) | _category_terms(pred, batch, weights)
+    terms = _float_terms(pred, batch.float_target, weights.motion_beta) | _category_terms(
+        pred, batch, weights
+    )
     total = torch.stack([getattr(weights, name) * terms[name] for name in TERMS]).sum()
     return total, {name: term.detach() for name, term in terms.items()}
 
@@ -80,18 +86,26 @@ def actions(batch: Windows) -> tuple[Tensor, Tensor]:
     return batch.ints[:, -1, [0, ids_of_player]], batch.int_target[:, [0, len(CATEGORIES)]]
 
 
-def _float_terms(pred: Mapping[str, Tensor], float_target: Tensor) -> dict[str, Tensor]:
+def _float_terms(
+    pred: Mapping[str, Tensor], float_target: Tensor, motion_beta: float
+) -> dict[str, Tensor]:
     heads = [
         pred[n] for n in ("continuous_delta", "velocity_delta", "binary_logits", "dynamics_pred")
     ]
     widths = [head.shape[1] for head in heads]
     core, velocity, binary, dynamics = float_target.split_with_sizes(widths, 1)
     return {
-        "continuous": functional.mse_loss(heads[0], core),
-        "velocity": functional.mse_loss(heads[1], velocity),
+        "continuous": _motion(heads[0], core, motion_beta),
+        "velocity": _motion(heads[1], velocity, motion_beta),
         "binary": functional.binary_cross_entropy_with_logits(heads[2], binary),
         "dynamics": functional.mse_loss(heads[3], dynamics),
     }
+
+
+def _motion(pred: Tensor, target: Tensor, beta: float) -> Tensor:
+    if beta:
+        return functional.smooth_l1_loss(pred, target, beta=beta)
+    return functional.mse_loss(pred, target)
 
 
 def _category_terms(

@@ -55,11 +55,19 @@ class WorldModel(nn.Module, ABC):
 
     Both players share the embedding tables. `forward` returns, by the original's names, the heads'
     outputs: changes of core and velocity and values of dynamics in the view's scale, logits else.
+
+    glide: the heads of position say how the movement differs from the last one, not the movement.
+    Constant velocity is a strong guess (a third of persistence's error), and this starts from it.
     """
 
-    def __init__(self, view: View, context: int, width: int) -> None:
+    def __init__(self, view: View, context: int, width: int, *, glide: bool = False) -> None:
         super().__init__()
-        self.view, self.context = view, context
+        if glide and context < 2:
+            raise UsageError("a context of one frame shows no movement", "at least 2, or no glide")
+        self.view, self.context, self.glide = view, context, glide
+        names = [view.floats[i].name for i in view.core]
+        self._position_heads = [p * len(names) + names.index(n) for p in (0, 1) for n in ("x", "y")]
+        self._position_columns = [view.both(view.core)[head] for head in self._position_heads]
         self._embeds = [f"{_short(feature.name)}_embed" for feature in view.ints]
         for name, feature in zip(self._embeds, view.ints, strict=True):
             self.add_module(name, nn.Embedding(feature.vocab, feature.width))
@@ -77,7 +85,14 @@ class WorldModel(nn.Module, ABC):
 
     def forward(self, floats: Tensor, ints: Tensor, controls: Tensor) -> dict[str, Tensor]:
         """floats (B, K, F) scaled, ints (B, K, I), controls (B, C) of the frame to predict."""
-        return self.read(self.hidden(floats, ints, controls))
+        pred = self.read(self.hidden(floats, ints, controls))
+        return self.moved_on(pred, floats[:, -2], floats[:, -1]) if self.glide else pred
+
+    def moved_on(self, pred: dict[str, Tensor], before: Tensor, last: Tensor) -> dict[str, Tensor]:
+        """A prediction with the movement between two frames (B, F) added to that of positions."""
+        core = pred["continuous_delta"].clone()
+        core[:, self._position_heads] += (last - before)[:, self._position_columns]
+        return pred | {"continuous_delta": core}
 
     @abstractmethod
     def hidden(self, floats: Tensor, ints: Tensor, controls: Tensor) -> Tensor:
@@ -106,6 +121,7 @@ class MlpConfig:
     hidden: int = 512
     trunk: int = 256
     dropout: float = 0.1
+    glide: bool = False
 
     def make(self, view: View, context: int) -> WorldModel:
         """A model with fresh weights."""
@@ -116,7 +132,7 @@ class FrameStackMLP(WorldModel):
     """K frames side by side, and the controllers, through two layers."""
 
     def __init__(self, view: View, context: int, config: MlpConfig) -> None:
-        super().__init__(view, context, config.trunk)
+        super().__init__(view, context, config.trunk, glide=config.glide)
         self.trunk = nn.Sequential(
             nn.Linear(context * self.frame_width + view.n_control, config.hidden),
             nn.ReLU(),
@@ -142,6 +158,7 @@ class Mamba2Config:
     headdim: int = 64
     dropout: float = 0.1
     init: Init = "canonical"
+    glide: bool = False
 
     def make(self, view: View, context: int) -> WorldModel:
         """A model with fresh weights.
@@ -177,7 +194,7 @@ class FrameStackMamba2(WorldModel):
     """Mamba-2 over the frames; the controllers of the next frame join just before the heads."""
 
     def __init__(self, view: View, context: int, config: Mamba2Config) -> None:
-        super().__init__(view, context, config.d_model)
+        super().__init__(view, context, config.d_model, glide=config.glide)
         self.frame_proj = nn.Linear(self.frame_width, config.d_model)
         self.dropout = config.dropout
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
@@ -200,10 +217,17 @@ class FrameStackMamba2(WorldModel):
 
     @torch.no_grad()
     def step(
-        self, floats: Tensor, ints: Tensor, controls: Tensor, states: list[State]
+        self,
+        floats: Tensor,
+        ints: Tensor,
+        controls: Tensor,
+        states: list[State],
+        *,
+        before: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Take in one frame (B, F), (B, I) and predict the next, whose controllers are (B, C).
 
+        before: the frame before, (B, F), for a model that glides; None at the first frame of all.
         Changes the states in place. Equals `forward` on all frames since `start`, not on a sliding
         window of them; a model trained on windows meets states here that it never saw.
         """
@@ -211,7 +235,8 @@ class FrameStackMamba2(WorldModel):
         x = wide(self.frame_proj(self.embed(floats, ints)))
         for layer, state in zip(self._typed_layers(), states, strict=True):
             x = layer.step(x, state)
-        return self.read(self._condition(x, controls))
+        pred = self.read(self._condition(x, controls))
+        return self.moved_on(pred, before, floats) if self.glide and before is not None else pred
 
     def _condition(self, x: Tensor, controls: Tensor) -> Tensor:
         out: Tensor = self.final_norm(x) + self.ctrl_proj(controls)

@@ -79,3 +79,13 @@ def test_changes_compare_each_player_with_his_own_last_frame() -> None:
     unused = torch.empty(0)
     found = action_changes(Batch(unused, ints, unused, unused, target))
     assert found.tolist() == [[False, True], [False, False]]
+
+
+def test_motion_beyond_beta_counts_by_its_size() -> None:
+    pred, targets = golden_batch("v3.batch0")
+    n_core = pred["continuous_delta"].shape[1]
+    targets.float_target[:, :n_core] = pred["continuous_delta"].detach() + 0.5
+    _, terms = compute(pred, targets, Weights(motion_beta=0.01))
+    assert float(terms["continuous"]) == pytest.approx(0.5 - 0.01 / 2)
+    _, terms = compute(pred, targets)
+    assert float(terms["continuous"]) == pytest.approx(0.25)

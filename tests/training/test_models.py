@@ -200,3 +200,36 @@ def test_settings_change_the_model_and_unknown_ones_are_named() -> None:
         build("tiny", v, 129)
     with pytest.raises(UsageError, match="0 frames is too short"):
         build("mlp-tiny", v, 0)
+
+
+@pytest.mark.parametrize("name", ["mlp-tiny", "tiny"])
+def test_a_gliding_model_adds_the_last_movement_to_positions_alone(name: str) -> None:
+    batch = random_batch(view("v3"), 3, 4)
+    torch.manual_seed(0)
+    plain = build(name, view("v3"), 4).eval()
+    gliding = build(name, view("v3"), 4, glide=True).eval()
+    gliding.load_state_dict(plain.state_dict())
+    for head, expected in plain(batch.floats, batch.ints, batch.controls).items():
+        found = gliding(batch.floats, batch.ints, batch.controls)[head]
+        if head == "continuous_delta":
+            moved = batch.floats[:, -1] - batch.floats[:, -2]
+            block = len(view("v3").floats)  # x and y are columns 1 and 2 of a player's block
+            for change, column in ((1, 1), (2, 2), (5, block + 1), (6, block + 2)):
+                expected[:, change] += moved[:, column]
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(UsageError, match="shows no movement"):
+        build(name, view("v3"), 1, glide=True)
+
+
+def test_steps_of_a_gliding_model_equal_the_window() -> None:
+    batch = random_batch(view("v22"), 3, 4)
+    torch.manual_seed(0)
+    model = build("tiny", view("v22"), 4, glide=True).eval()
+    assert isinstance(model, FrameStackMamba2)
+    states = model.start(3)
+    for t in range(4):
+        before = batch.floats[:, t - 1] if t else None
+        frame = batch.floats[:, t], batch.ints[:, t]
+        pred = model.step(*frame, batch.controls, states, before=before)
+    expected = model(batch.floats, batch.ints, batch.controls)["continuous_delta"]
+    torch.testing.assert_close(pred["continuous_delta"], expected, rtol=1e-4, atol=1e-5)
