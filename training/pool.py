@@ -1,5 +1,7 @@
 """The pool: every row of a selection in memory, and batches of windows drawn from it.
 
+Its size is known from the members before a byte of a game is read.
+
 A window is K consecutive rows of one game and side and the row after them, its target. The
 pre-frame input of a frame has already caused the post-frame state of the same frame, so the
 controls of the target row are the condition under which its state follows from the context.
@@ -7,9 +9,10 @@ controls of the target row are the condition under which its state follows from 
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +20,95 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from schemas.errors import EmptySelectionError, UsageError
+from schemas.errors import EmptySelectionError, LimitError, UsageError
 from schemas.features import View
 from schemas.rows import Rows, game_rows
+from schemas.shard import Member
 
 BUFFERS = 4
 """Batches that stay intact while others are drawn: contexts rotate through kept memory, since fresh
 pages cost more than the gather that fills them."""
 
+WINDOW_BYTES = 16
+"""A window's start, and its place in the epoch's order."""
+USABLE_SHARE = 0.8
+"""Of the free memory: the rest is for the model, the library and the game being read."""
+
 Run = tuple[int, int]
 """[start, stop) of consecutive usable frames, as rows of the pool."""
+
+
+# --- plan ---------------------------------------------------------------------------------------
+
+
+def row_bytes(view: View) -> int:
+    """Bytes of one row of a pool: float32, int16 and the frame number."""
+    return 4 * view.n_float + 2 * view.n_int + 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of a pool. A game with both sides selected stands in it twice."""
+
+    games: int
+    perspectives: int
+    rows: int
+    windows: int
+    bytes: int
+
+    def require(self, free: int | None = None) -> "Plan":
+        """The plan itself, where it fits.
+
+        free: bytes that may be taken (default: this machine's, see memory_free).
+        Raises LimitError with both figures and the number of games that would fit.
+        """
+        free = memory_free() if free is None else free
+        if free is None or self.bytes <= free * USABLE_SHARE:
+            return self
+        fitting = int(self.games * free * USABLE_SHARE / self.bytes)
+        raise LimitError(
+            f"the windows of {self.games:,} games ({self.rows:,} frames and sides) take "
+            f"{self.bytes / 1e9:.1f} GB of memory, {free * USABLE_SHARE / 1e9:.1f} GB may be used",
+            f"--limit {fitting} would fit" if fitting else "no game would fit",
+        )
+
+
+def plan(members: Iterable[Member], view: View, context: int) -> Plan:
+    """The pool of these members, exactly, but for rows that turn out to be unusable."""
+    games = perspectives = rows = windows = 0
+    for member in members:
+        sides = len(member.sides)
+        games += 1
+        perspectives += sides
+        rows += sides * member.n_frames
+        windows += sides * sum(max(length - context, 0) for length in member.stretches)
+    size = rows * row_bytes(view) + windows * WINDOW_BYTES
+    return Plan(games, perspectives, rows, windows, size)
+
+
+def memory_free(root: Path = Path("/")) -> int | None:
+    """Bytes that this process may still take: the machine's and its container's; None if unknown.
+
+    root: where /proc and /sys are.
+    """
+    return min(_limits(root), default=None)
+
+
+def _limits(root: Path) -> Iterator[int]:
+    meminfo = root / "proc/meminfo"
+    if meminfo.is_file():
+        fields = dict(
+            line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line
+        )
+        if "MemAvailable" in fields:
+            yield int(fields["MemAvailable"].split()[0]) * 1024
+    group = root / "sys/fs/cgroup"
+    limit, used = group / "memory.max", group / "memory.current"
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdigit():
+        yield max(int(text) - int(used.read_text()), 0)
+
+
+# --- pool ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -74,7 +156,7 @@ class PoolGame:
 class Pool:
     """Rows of many games in one view, row-major, scaled on entry; see the module's docstring.
 
-    rows: how many the plan foresees (`training.plan`); more are taken in too, at the price of a
+    rows: how many the plan foresees (see `plan`); more are taken in too, at the price of a
     copy. `missing` and `not_finite` sum up what game_rows made up or mended, by feature.
     """
 
