@@ -1,5 +1,6 @@
 """Windows: the original's to the bit, each once an epoch, none across a game or a missing frame."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest.replay import parse
 from schemas.errors import EmptySelectionError, LimitError, UsageError
 from schemas.features import VIEWS, view
 from schemas.rows import Rows, game_rows
 from schemas.shard import Member
+from store.parquet import encode_game
 from tests.golden_games import N_GAMES, game_table, golden
 from tests.training.games import frame_numbers, random_game
 from training.pool import BUFFERS, Batch, Pool, memory_free, plan, runs_of
+from training.stream import decode
 
 AGE = view("v22-state-age")
 GAMES = st.lists(
@@ -293,3 +297,49 @@ def test_free_memory_is_the_least_of_machine_and_container(tmp_path: Path) -> No
 def test_this_machine_has_memory() -> None:
     free = memory_free()
     assert free is None or free > 0
+
+
+# --- real replays -------------------------------------------------------------------------------
+
+
+@pytest.mark.replays
+@pytest.mark.slow
+def test_golden_replays_from_file_to_window(replays: Path) -> None:
+    """The original's contexts, controls and targets from .slp files, through our own game files."""
+    arrays = golden()
+    by_sha = {hashlib.sha256(f.read_bytes()).hexdigest(): f for f in replays.rglob("*.slp")}
+    for game in range(N_GAMES):
+        parsed = parse(by_sha[str(arrays["game.sha256"][game])])
+        stored = encode_game(parsed.table, parsed.footer)
+        short, long = Pool(AGE, 10), Pool(AGE, 60)
+        for pool in (short, long):
+            pool.add("00" * 16, decode(stored, AGE.columns), (0,))
+        assert short.n_windows == arrays["game.n_windows_k10_d0"][game]
+        assert long.n_windows == arrays["game.n_windows_k60_d0"][game]
+        context = short.batch(torch.tensor([int(arrays["ctx.index"][game]) - 10]))
+        assert same(context.floats[0], arrays["ctx.v22-state-age.float_ctx"][game])
+        assert context.ints[0].tolist() == arrays["ctx.v22-state-age.int_ctx"][game].tolist()
+        numbers = np.flatnonzero(arrays["win.game"] == game)
+        batch = short.batch(torch.from_numpy(arrays["win.index"][numbers].astype(np.int64)) - 10)
+        assert same(batch.controls, arrays["win.v22-state-age.next_ctrl"][numbers])
+        assert same(batch.float_target, arrays["win.v22-state-age.float_tgt"][numbers])
+        assert batch.int_target.tolist() == arrays["win.v22-state-age.int_tgt"][numbers].tolist()
+        assert batch.target_frame.tolist() == arrays["win.frame"][numbers].tolist()
+
+
+@pytest.mark.replays
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VIEWS)
+def test_golden_replays_in_every_view(replays: Path, name: str) -> None:
+    arrays, of = golden(), view(name)
+    by_sha = {hashlib.sha256(f.read_bytes()).hexdigest(): f for f in replays.rglob("*.slp")}
+    for game in range(N_GAMES):
+        parsed = parse(by_sha[str(arrays["game.sha256"][game])])
+        table = decode(encode_game(parsed.table, parsed.footer), of.columns)
+        rows, kept = game_rows(table, of), arrays["row.game"] == game
+        index = arrays["row.index"][kept]
+        assert same(
+            torch.from_numpy(rows.floats[index].copy()), arrays[f"{name}.floats.archive"][kept]
+        )
+        assert np.array_equal(rows.ints[index], arrays[f"{name}.ints"][kept])
+        assert not rows.not_finite
