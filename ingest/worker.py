@@ -1,0 +1,102 @@
+"""The body of a worker process: from a replay's bytes to a game file on disk and its rows.
+
+Imports neither the catalog nor archives: a worker starts quickly and stays small.
+"""
+
+import ctypes
+import hashlib
+import os
+import signal
+import sys
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from ingest import sources
+from ingest.facts import GameFile, game_rows
+from ingest.replay import parse
+from ingest.rules import Refusal
+from schemas.errors import StoreError
+from schemas.records import Rows
+from store.layout import Layout, write_atomic
+from store.parquet import encode_game
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file: stored, repaired, known or refused, and the rows that it brings."""
+
+    name: str
+    sha256: bytes | None = None
+    replay_bytes: int = 0
+    rule: str | None = None
+    detail: str | None = None
+    rows: Rows = field(default_factory=dict)
+
+
+def serve(pipe_number: str, parent: str, root: str) -> None:
+    """The body of a worker process: one replay after another until None comes or the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _die_with(int(parent))
+    pipe: Connection[Any, Any] = Connection(int(pipe_number))
+    pipe.send("ready")
+    layout = Layout(Path(root))
+    # EOFError and OSError: the parent is gone, and nobody is left to be told
+    with suppress(EOFError, OSError):
+        while (task := pipe.recv()) is not None:
+            pipe.send(_handle(layout, pipe, *task))
+
+
+def _handle(
+    layout: Layout, pipe: "Connection[Any, Any]", path: Path, data: bytes | None
+) -> Outcome | StoreError:
+    if data is None:
+        try:
+            data = sources.read_file(path)
+        except OSError as error:
+            return Outcome("refused", rule="bad_file", detail=str(error.strerror))
+        if len(data) > sources.REPLAY_BYTES_MAX:
+            detail = f"more than {sources.REPLAY_BYTES_MAX} bytes"
+            return Outcome("refused", rule="too_large", detail=detail)
+    sha256 = hashlib.sha256(data).digest()
+    pipe.send((sha256, len(data)))
+    if not pipe.recv():
+        return Outcome("known", sha256, len(data))
+    return process(layout, data, sha256)
+
+
+def process(layout: Layout, data: bytes, sha256: bytes) -> Outcome | StoreError:
+    """One replay's bytes to a game file and its rows. Any error of reading becomes a refusal."""
+    game_id = sha256.hex()[:32]
+    try:
+        game = parse(data)
+        encoded = encode_game(game.table, game.footer)
+        file = GameFile(
+            game_id, len(encoded), hashlib.sha256(encoded).digest(), zlib.crc32(encoded)
+        )
+        rows = game_rows(game.table, game.footer, file)
+    except Refusal as refusal:
+        return Outcome("refused", sha256, len(data), refusal.rule, refusal.detail)
+    except Exception as error:  # noqa: BLE001 - hostile bytes; one replay costs one replay
+        detail = f"{type(error).__name__}: {error}"[:500]
+        return Outcome("refused", sha256, len(data), "crashed", detail)
+    try:
+        write_atomic(layout.game_path(game_id), encoded)
+    except OSError as error:
+        return StoreError(f"cannot write {layout.game_path(game_id)}: {error.strerror}")
+    name = "repaired" if game.footer["repairs"] else "stored"
+    return Outcome(name, sha256, len(data), rows=rows)
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with(parent: int) -> None:
+    """Be killed when the parent ends, however that happens. Elsewhere the pipe's end must do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we asked
+        sys.exit(1)

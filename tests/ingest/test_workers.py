@@ -1,0 +1,357 @@
+"""An ingest counts every file, loses nothing to crashes, and gives the same store every time."""
+
+import csv
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest import workers
+from ingest.synthetic import make_game
+from ingest.workers import Progress, Summary, ingest
+from schemas.errors import UsageError
+from schemas.game import REVISION
+from schemas.records import TABLES
+from store.catalog import Catalog
+from store.layout import open_layout
+from store.parquet import leaf_set, read_footer, read_game
+from tests.conftest import SHARED
+
+N_GAMES = 6
+needs_proc = pytest.mark.skipif(not Path("/proc").exists(), reason="finds workers in /proc")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six games, one of them twice, and four files that become none."""
+    out = tmp_path_factory.mktemp("replays")
+    for seed in range(N_GAMES):
+        game = make_game(seed, n_frames=300, version=(3, 19) if seed else (2, 0))
+        (out / f"{seed}.slp").write_bytes(game.slp)
+    whole = (out / "1.slp").read_bytes()
+    (out / "copy of 1.slp").write_bytes(whole)
+    (out / "cut.slp").write_bytes(whole[:5_000])
+    (out / "empty.slp").write_bytes(b"")
+    (out / "no metadata.slp").write_bytes(make_game(9, n_frames=200).slp.partition(b"U\x08meta")[0])
+    (out / "old.slp").write_bytes(make_game(9, n_frames=200, version=(3, 5)).slp)
+    (out / "picture.slp").write_bytes(b"\x89PNG")
+    return out
+
+
+EXPECTED = {"stored": N_GAMES, "repaired": 1, "known": 1,
+            "refused": {"not_a_replay": 2, "truncated": 1, "unreadable": 1}}  # fmt: skip
+
+
+def counts(summary: Summary) -> dict[str, Any]:
+    told = summary.as_dict()
+    assert summary.files == summary.stored + summary.repaired + summary.known + sum(
+        summary.refused.values()
+    )
+    return {name: told[name] for name in EXPECTED}
+
+
+def game_files(store: Path) -> dict[str, str]:
+    """Name -> hash of every game file; nothing else may lie there."""
+    paths = [path for path in (store / "games").rglob("*") if path.is_file()]
+    whole = [path for path in paths if not path.name.endswith(".part")]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in whole}
+
+
+def tables(store: Path, *, without: tuple[str, ...] = ("seen_at",)) -> dict[str, list[str]]:
+    """Every row of every table, in no order, but for times."""
+    with Catalog(open_layout(store), read_only=True) as catalog:
+        return {
+            name: sorted(
+                str({k: v for k, v in row.items() if k not in without})
+                for row in catalog.query(f"from lake.{name}").to_pylist()
+            )
+            for name in TABLES
+        }
+
+
+@pytest.fixture(scope="module")
+def peace(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of an undisturbed ingest."""
+    store = tmp_path_factory.mktemp("peace") / "store"
+    assert counts(ingest([folder], store, workers=2)) == EXPECTED
+    return store
+
+
+def test_every_file_is_in_the_ledger(folder: Path, peace: Path) -> None:
+    with Catalog(open_layout(peace), read_only=True) as catalog:
+        ledger = catalog.query("select source, outcome, rule, detail, rev from lake.replays")
+    rows = {Path(row["source"]).name: row for row in ledger.to_pylist()}
+    assert set(rows) == {path.name for path in folder.iterdir()}
+    assert rows["cut.slp"]["rule"] == "truncated"
+    assert rows["empty.slp"]["detail"] == "empty"
+    assert "panicked" in rows["old.slp"]["detail"]
+    assert rows["no metadata.slp"]["outcome"] == "repaired"
+    outcomes = {rows["1.slp"]["outcome"], rows["copy of 1.slp"]["outcome"]}
+    assert outcomes == {"stored", "known"}
+    assert all(row["rev"] == REVISION for row in rows.values())
+
+
+def test_the_catalog_says_what_lies_on_disk(peace: Path) -> None:
+    layout = open_layout(peace)
+    with Catalog(layout, read_only=True) as catalog:
+        games = catalog.query("from lake.games").to_pylist()
+    assert len(games) == len(game_files(peace)) == N_GAMES + 1
+    for game in games:
+        path = layout.game_path(str(game["game_id"]).replace("-", ""))
+        data = path.read_bytes()
+        assert game["parquet_bytes"] == len(data)
+        assert game["parquet_sha256"] == hashlib.sha256(data).digest()
+        table = read_game(data)
+        assert game["n_frames"] == len(table)
+        assert game["leaf_set"] == leaf_set(table.schema)
+        assert read_footer(data)["rev"] == REVISION
+
+
+def test_a_second_run_stores_nothing(folder: Path, peace: Path) -> None:
+    before = game_files(peace), tables(peace, without=())
+    again = ingest([folder], peace, workers=2)
+    assert counts(again) == {"stored": 0, "repaired": 0, "known": 12, "refused": {}} | {
+        "known": again.files
+    }
+    assert (game_files(peace), tables(peace, without=())) == before
+
+
+def test_order_and_workers_do_not_matter(folder: Path, peace: Path, tmp_path: Path) -> None:
+    backwards = sorted(folder.iterdir(), reverse=True)
+    assert counts(ingest(backwards, tmp_path / "store", workers=1)) == EXPECTED
+    assert game_files(tmp_path / "store") == game_files(peace)
+    ignore = ("seen_at", "source", "outcome")
+    assert tables(tmp_path / "store", without=ignore) == tables(peace, without=ignore)
+
+
+def test_archives_give_the_same_games(folder: Path, peace: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, f"season 1/{path.name}")
+    (tmp_path / "bad.zip").write_bytes(b"PK")
+    summary = ingest([tmp_path], tmp_path / "store", workers=2)
+    expected_refused = EXPECTED["refused"] | {"bad_archive": 1}  # type: ignore[operator]
+    assert counts(summary) == EXPECTED | {"refused": expected_refused}
+    assert game_files(tmp_path / "store") == game_files(peace)
+    with Catalog(open_layout(tmp_path / "store"), read_only=True) as catalog:
+        rows = catalog.query("select source, member from lake.replays").to_pylist()
+    assert {row["source"] for row in rows} == {str(tmp_path / n) for n in ("all.zip", "bad.zip")}
+    assert "season 1/cut.slp" in {row["member"] for row in rows}
+
+
+def test_progress_ends_at_the_summary(folder: Path, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    summary = ingest([folder], tmp_path / "store", workers=1, progress=seen.append)
+    assert seen[-1].files == summary.files
+    assert seen[-1].games == N_GAMES + 1
+    assert [p.files for p in seen] == sorted(p.files for p in seen)
+
+
+def test_a_path_that_is_not_there_makes_no_store(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        ingest([tmp_path / "nowhere"], tmp_path / "store", workers=1)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_newer_slippi_is_stored_and_counted(tmp_path: Path) -> None:
+    data = bytearray(make_game(1, n_frames=200).slp)
+    size = data.index(b"\x39\x00\x06", 15)  # game end gets longer in the table, and in the stream
+    data[size : size + 3] = b"\x39\x00\x0a"
+    raw = int.from_bytes(data[11:15], "big")
+    data[15 + raw : 15 + raw] = bytes(4)
+    data[11:15] = (raw + 4).to_bytes(4, "big")
+    (tmp_path / "new.slp").write_bytes(data)
+    summary = ingest([tmp_path / "new.slp"], tmp_path / "store", workers=1)
+    assert (summary.stored, summary.newer_than_parser) == (1, 1)
+
+
+# --- processes that die ---------------------------------------------------------------------------
+
+
+def worker_pids(store: Path) -> list[int]:
+    """Worker processes of an ingest into a store."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes()
+            state = (path / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if b"ingest.worker import" in command and os.fsencode(store) in command and state != "Z":
+            found.append(int(path.name))
+    return found
+
+
+def until(condition: Callable[[], Any], seconds_max: float = 30) -> Any:
+    stop = time.monotonic() + seconds_max
+    while not (value := condition()):
+        assert time.monotonic() < stop, "it never came"
+        time.sleep(0.002)
+    return value
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough games to be killed at."""
+    out = tmp_path_factory.mktemp("many")
+    for seed in range(12):
+        (out / f"{seed}.slp").write_bytes(make_game(seed, n_frames=1_500).slp)
+    return out
+
+
+def has_written(store: Path, n: int) -> bool:
+    return len(list(store.glob("games/*/*.parquet"))) >= n
+
+
+def disturb(store: Path, times: int, sign: signal.Signals) -> threading.Thread:
+    """Send a signal to a worker, again and again, each time after it began to write games."""
+
+    def run() -> None:
+        for n in range(1, times + 1):
+            until(partial(has_written, store, n))
+            for pid in worker_pids(store)[:1]:
+                os.kill(pid, sign)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_killed_worker_loses_nothing(many: Path, tmp_path: Path) -> None:
+    thread = disturb(tmp_path / "store", 3, signal.SIGKILL)
+    summary = ingest([many], tmp_path / "store", workers=2)
+    thread.join()
+    assert summary.files == 12
+    # each kill hit another replay, or the same one twice: then that one is named
+    assert summary.stored + summary.refused["crashed"] == 12
+    assert summary.stored >= 11
+    assert worker_pids(tmp_path / "store") == []
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_hung_worker_costs_the_replay_it_held(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "TASK_SECONDS_MAX", 2.0)
+    thread = disturb(tmp_path / "store", 1, signal.SIGSTOP)
+    summary = ingest([many], tmp_path / "store", workers=1)
+    thread.join()
+    assert (summary.stored, dict(summary.refused)) == (11, {"hung": 1})
+
+
+@needs_proc
+def test_a_replay_that_kills_twice_is_named(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that reads nothing but dies: its replay is a row, and the ingest goes on."""
+    real = subprocess.Popen
+
+    def short_lived(arguments: list[str], **options: Any) -> Any:
+        code = (
+            arguments[3]
+            .replace("serve;", "serve, Connection;")
+            .replace("serve(", "Connection(int(sys.argv[1])).send('ready'); sys.exit(3); serve(")
+        )
+        return real([*arguments[:3], code, *arguments[4:]], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", short_lived)
+    summary = ingest([folder / "1.slp"], tmp_path / "store", workers=1)
+    assert dict(summary.refused) == {"crashed": 1}
+    with Catalog(open_layout(tmp_path / "store"), read_only=True) as catalog:
+        (row,) = catalog.query("select detail from lake.replays").to_pylist()
+    assert "exit status 3" in row["detail"]
+
+
+@pytest.fixture
+def child(many: Path, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts an ingest of `many` into tmp_path/store in a process of its own."""
+    code = (
+        "import sys; from pathlib import Path; from ingest.workers import ingest\n"
+        "ingest([Path(sys.argv[1])], Path(sys.argv[2]), workers=2)"
+    )
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        arguments = [sys.executable, "-c", code, str(many), str(tmp_path / "store")]
+        started.append(subprocess.Popen(arguments, stderr=subprocess.DEVNULL))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_killed_parent_leaves_a_store_that_goes_on(
+    child: Callable[[], subprocess.Popen[bytes]], many: Path, tmp_path: Path
+) -> None:
+    ingest([many], tmp_path / "peace", workers=2)
+    store = tmp_path / "store"
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    for kill in range(3):
+        process = child()
+        until(partial(has_written, store, 3 * kill))
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        process.wait()
+        until(lambda: not worker_pids(store), 10)
+    ingest([many], store, workers=2)
+    assert game_files(store) == game_files(tmp_path / "peace")
+    assert tables(store) == tables(tmp_path / "peace")
+
+
+@needs_proc
+@pytest.mark.slow
+def test_ctrl_c_commits_what_is_ready(
+    child: Callable[[], subprocess.Popen[bytes]], many: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    process = child()
+    until(partial(has_written, store, 4))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    assert worker_pids(store) == []
+    rows = tables(store)
+    assert len(rows["games"]) == len(rows["replays"]) == len(game_files(store)) >= 4
+    rest = ingest([many], store, workers=2)
+    assert rest.stored + len(rows["games"]) == rest.stored + rest.known == 12
+
+
+# --- real replays ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.replays
+def test_real_replays_by_the_manifest(replays: Path, tmp_path: Path) -> None:
+    """Every two-player game with frames that parses is stored; every other has its cause named."""
+    summary = ingest([replays], tmp_path / "store", workers=2)
+    with (SHARED / "replays" / "manifest.csv").open() as file:
+        manifest = {row["sha256"]: row for row in csv.DictReader(file)}
+    with Catalog(open_layout(tmp_path / "store"), read_only=True) as catalog:
+        rows = catalog.query("select hex(sha256) as sha, outcome, rule, detail from lake.replays")
+    assert summary.files == len(manifest) == len(rows)
+    assert summary.stored >= 120
+    for row in rows.to_pylist():
+        told = manifest[row["sha"].lower()]
+        is_game = told["peppi_verdict"] == "parses" and told["players"] == "2"
+        is_game &= int(told["frames"]) > 0 and "TARGET" not in told["stage"].upper()
+        assert (row["outcome"] == "stored") == is_game, (told["sha256"], row["rule"])
+        assert is_game or (row["rule"] and row["detail"])
