@@ -56,9 +56,13 @@ class WorldModel(nn.Module, ABC):
     Both players share the embedding tables. `forward` returns, by the original's names, the heads'
     outputs: changes of core and velocity and values of dynamics in the view's scale, logits else.
 
-    glide: the heads of position say how the movement differs from the last one, not the movement.
-    Constant velocity is a strong guess (a third of persistence's error), and this starts from it.
+    glide: the heads of core and velocity speak in game units, those of positions of the difference
+    to the last movement. Constant velocity is a strong guess (a third of persistence's error): this
+    starts from it, and a step of the optimiser then moves a fighter by a hair, not by a unit.
     """
+
+    _core_scale: Tensor
+    _velocity_scale: Tensor
 
     def __init__(self, view: View, context: int, width: int, *, glide: bool = False) -> None:
         super().__init__()
@@ -68,6 +72,9 @@ class WorldModel(nn.Module, ABC):
         names = [view.floats[i].name for i in view.core]
         self._position_heads = [p * len(names) + names.index(n) for p in (0, 1) for n in ("x", "y")]
         self._position_columns = [view.both(view.core)[head] for head in self._position_heads]
+        for name, group in (("core", view.core), ("velocity", view.velocity)):
+            scales = torch.tensor([view.floats[i].scale for i in group] * 2)
+            self.register_buffer(f"_{name}_scale", scales, persistent=False)
         self._embeds = [f"{_short(feature.name)}_embed" for feature in view.ints]
         for name, feature in zip(self._embeds, view.ints, strict=True):
             self.add_module(name, nn.Embedding(feature.vocab, feature.width))
@@ -77,6 +84,15 @@ class WorldModel(nn.Module, ABC):
         self._heads = tuple(head_widths(view))
         for name, n in head_widths(view).items():
             self.add_module(f"{name}_head", nn.Linear(width, n))
+        if glide:
+            for name in ("continuous_head", "velocity_head"):
+                self._silence(name)
+
+    def _silence(self, name: str) -> None:
+        """Let a head begin by predicting no change: noise costs it hundreds of steps."""
+        head = self.get_submodule(name)
+        for parameter in head.parameters():
+            nn.init.zeros_(parameter)
 
     @property
     def n_parameters(self) -> int:
@@ -89,10 +105,11 @@ class WorldModel(nn.Module, ABC):
         return self.moved_on(pred, floats[:, -2], floats[:, -1]) if self.glide else pred
 
     def moved_on(self, pred: dict[str, Tensor], before: Tensor, last: Tensor) -> dict[str, Tensor]:
-        """A prediction with the movement between two frames (B, F) added to that of positions."""
-        core = pred["continuous_delta"].clone()
+        """A gliding model's prediction after its last two frames (B, F), as others give it."""
+        core = pred["continuous_delta"] * self._core_scale
         core[:, self._position_heads] += (last - before)[:, self._position_columns]
-        return pred | {"continuous_delta": core}
+        velocity = pred["velocity_delta"] * self._velocity_scale
+        return pred | {"continuous_delta": core, "velocity_delta": velocity}
 
     @abstractmethod
     def hidden(self, floats: Tensor, ints: Tensor, controls: Tensor) -> Tensor:
@@ -236,7 +253,9 @@ class FrameStackMamba2(WorldModel):
         for layer, state in zip(self._typed_layers(), states, strict=True):
             x = layer.step(x, state)
         pred = self.read(self._condition(x, controls))
-        return self.moved_on(pred, before, floats) if self.glide and before is not None else pred
+        if not self.glide:
+            return pred
+        return self.moved_on(pred, floats if before is None else before, floats)
 
     def _condition(self, x: Tensor, controls: Tensor) -> Tensor:
         out: Tensor = self.final_norm(x) + self.ctrl_proj(controls)

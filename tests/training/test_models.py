@@ -203,20 +203,23 @@ def test_settings_change_the_model_and_unknown_ones_are_named() -> None:
 
 
 @pytest.mark.parametrize("name", ["mlp-tiny", "tiny"])
-def test_a_gliding_model_adds_the_last_movement_to_positions_alone(name: str) -> None:
+def test_a_gliding_model_begins_at_constant_velocity_and_speaks_in_game_units(name: str) -> None:
     batch = random_batch(view("v3"), 3, 4)
     torch.manual_seed(0)
-    plain = build(name, view("v3"), 4).eval()
-    gliding = build(name, view("v3"), 4, glide=True).eval()
-    gliding.load_state_dict(plain.state_dict())
-    for head, expected in plain(batch.floats, batch.ints, batch.controls).items():
-        found = gliding(batch.floats, batch.ints, batch.controls)[head]
-        if head == "continuous_delta":
-            moved = batch.floats[:, -1] - batch.floats[:, -2]
-            block = len(view("v3").floats)  # x and y are columns 1 and 2 of a player's block
-            for change, column in ((1, 1), (2, 2), (5, block + 1), (6, block + 2)):
-                expected[:, change] += moved[:, column]
-        torch.testing.assert_close(found, expected)
+    model = build(name, view("v3"), 4, glide=True).eval()
+    moved = batch.floats[:, -1] - batch.floats[:, -2]
+    block = len(view("v3").floats)  # x and y are columns 1 and 2 of a player's block
+    expected = torch.zeros(3, 8)
+    expected[:, [1, 2, 5, 6]] = moved[:, [1, 2, block + 1, block + 2]]
+    pred = model(batch.floats, batch.ints, batch.controls)
+    torch.testing.assert_close(pred["continuous_delta"], expected)
+    assert not pred["velocity_delta"].any()
+    for head, one in (("continuous", "core"), ("velocity", "velocity")):
+        torch.nn.init.ones_(model.get_submodule(f"{head}_head").bias)  # type: ignore[arg-type]
+        scales = [view("v3").floats[i].scale for i in getattr(view("v3"), one)]
+        change = model(batch.floats, batch.ints, batch.controls)[f"{head}_delta"]
+        unit = (change - pred[f"{head}_delta"])[0]
+        torch.testing.assert_close(unit, torch.tensor(scales * 2), rtol=1e-4, atol=1e-5)
     with pytest.raises(UsageError, match="shows no movement"):
         build(name, view("v3"), 1, glide=True)
 
