@@ -77,6 +77,43 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
+_METRICS = {
+    "position_mae": "position MAE, units per axis",
+    "velocity_mae": "velocity MAE",
+    "damage_mae": "damage MAE, percent",
+    "action_acc": "action accuracy",
+    "change_acc": "change_acc: action right where it changes",
+    "binary_acc": "binary accuracy",
+}
+_WHO = {
+    "model": "model",
+    "persistence": "persistence",
+    "constant_velocity": "const. velocity",
+    "state_table": "state table",
+    "state_table_told": "table, told when",
+}
+
+
+def metrics_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """What `evaluate.validate` found: a table for each split, the baselines beside the model."""
+    parts = []
+    for split, scores in found.items():
+        who = [name for name in _WHO if name in scores]
+        rows = [
+            [words, *(scores[name].get(metric) for name in who)]
+            for metric, words in _METRICS.items()
+        ]
+        title = f"{split}: {scores['n_windows']:,} windows, loss {scores['loss']:.3f}"
+        parts.append(f"{title}\n{table(['', *(_WHO[name] for name in who)], rows)}")
+    return "\n\n".join(parts)
+
+
+def lines(words: Mapping[str, str]) -> list[str]:
+    """`name  text` lines with their texts below each other."""
+    width = max(map(len, words), default=0)
+    return [f"{name.ljust(width)}  {text}" for name, text in words.items()]
+
+
 def count(number: float) -> str:
     """A count as people say it: 1,433,602 as 1.43 M, 812 as 812."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
@@ -177,8 +214,3 @@ def _draw_curves(axes: Any, scene: Scene) -> None:
         axes.spines[side].set_visible(False)
     if scene.curves:
         axes.legend(fontsize=9, frameon=False, loc="upper left")
-
-
-def facts_line(facts: Mapping[str, object]) -> str:
-    """`mlp · 1.43 M parameters · ...` from named facts."""
-    return " · ".join(f"{name} {value}" for name, value in facts.items())
