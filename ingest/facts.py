@@ -103,7 +103,7 @@ class _Side:
         self.side = side
         self.start: Row = footer["start"]["players"][side]
         self.port = int(self.start["port"].removeprefix("P"))
-        frames = table[SIDES[side]].combine_chunks()
+        frames = _whole(table, SIDES[side])
         self.stocks = _numbers(frames, "stocks")
         self.percent = _numbers(frames, "percent")
         names = _dig(footer["metadata"], "players", str(self.port - 1), "names")
@@ -128,6 +128,12 @@ class _Side:
     def percent_taken(self) -> float | None:
         """Sum of the increases from frame to frame."""
         return float(np.maximum(np.diff(self.percent), 0).sum()) if len(self.percent) else None
+
+
+def _whole(table: pa.Table, name: str) -> pa.Array:
+    """A top-level column in one piece; combine_chunks would copy the one piece that it has."""
+    column = table[name]
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _numbers(frames: pa.StructArray, name: str) -> npt.NDArray[np.float64]:
@@ -243,15 +249,11 @@ def _is_frozen_stadium(table: pa.Table, start: Row) -> bool | None:
     version = tuple(start["slippi"]["version"][:2])
     if start["stage"] != _STADIUM or version < (3, 18):
         return None
-    if (_leaf(table, "stage", "stadium_event").to_numpy() != 0).any():
+    if (_whole(table, "stage").field("stadium_event").to_numpy() != 0).any():
         return False
     if version >= (3, 19):
         return bool(start["is_frozen_ps"])
     return True if table["frame"][-1].as_py() >= _FIRST_CHANGE_BY else None
-
-
-def _leaf(table: pa.Table, column: str, name: str) -> pa.Array:
-    return table[column].combine_chunks().field(name)
 
 
 # --- winner ---------------------------------------------------------------------------------------
@@ -417,7 +419,7 @@ class _Spawned:
 
 def _spawned(table: pa.Table, sides: list[_Side]) -> _Spawned | None:
     """Items of a game; None before Slippi 3.0, which records none."""
-    lists = table["items"].combine_chunks()
+    lists = _whole(table, "items")
     if lists.null_count:
         return None
     items = lists.flatten()
