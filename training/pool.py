@@ -326,7 +326,7 @@ class _Gather:
         start = self.starts.index_select(0, indices)
         floats, ints = self._context(start)
         target = start + self.context
-        row, before = (self.floats.index_select(0, at) for at in (target, target - 1))
+        row, before = self.floats.index_select(0, target), floats[:, -1]
         delta = row.index_select(1, self.delta) - before.index_select(1, self.delta)
         ids = self.ints.index_select(0, target).index_select(1, self.target_int)
         game = torch.searchsorted(self.first_rows, start, right=True) - 1
