@@ -84,7 +84,7 @@ class Client:
         self._at: tuple[str, str, int] | None = None
         self._last: HTTPResponse | None = None
         if self.token is not None and not _PRINTABLE.fullmatch(self.token):
-            raise UsageError("the token has characters that no token has", "see $MELEEWM_PRINTABLE")
+            raise UsageError("the token has characters that no token has", "see $MELEEWM_TOKEN")
 
     def __enter__(self) -> Self:
         return self

@@ -164,7 +164,8 @@ class Dataset:
         """Raise StreamError where a shard's games do not lie back to back and fill it."""
         at, members = 0, self.by_shard.get(shard.n, [])
         for member in members:
-            if member.offset != at + BLOCK or not 0 <= member.parquet_bytes <= GAME_BYTES_MAX:
+            sane = all(0 <= n <= GAME_BYTES_MAX for n in (member.parquet_bytes, member.json_bytes))
+            if member.offset != at + BLOCK or not sane:
                 raise StreamError(f"shard {shard.n}: {member.game_id} cannot lie where it does")
             at += sample_bytes(member.parquet_bytes, member.json_bytes)
         if shard_bytes(members) != shard.bytes:
@@ -239,7 +240,8 @@ def _members(manifest: Manifest, data: bytes) -> tuple[Member, ...]:
         found = dataset_id(manifest.request, pack(m.listed for m in members))
     except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError, zlib.error) as error:
         raise StreamError("members.parquet is damaged", str(error).partition("\n")[0]) from error
-    if found != manifest.dataset_id or len(members) != manifest.games:
+    in_shards = {m.shard for m in members} == {shard.n for shard in manifest.shards}
+    if found != manifest.dataset_id or len(members) != manifest.games or not in_shards:
         raise StreamError("members.parquet is not of this manifest", "ask for the dataset again")
     return members
 

@@ -246,6 +246,10 @@ def test_members_must_be_those_of_the_manifest(server: Server, data: Small) -> N
     server.bodies["/v1/members.parquet"] = members_bytes(data.members[:-1]), '"p"'
     with pytest.raises(StreamError, match="not of this manifest"):
         opened(server)
+    elsewhere = [replace(m, shard=m.shard + 1) for m in data.members]
+    server.bodies["/v1/members.parquet"] = members_bytes(elsewhere), '"p"'
+    with pytest.raises(StreamError, match="not of this manifest"):
+        opened(server)
     server.bodies["/v1/members.parquet"] = b"PAR1 no parquet PAR1", '"p"'
     with pytest.raises(StreamError, match="damaged"):
         opened(server)
