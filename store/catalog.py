@@ -40,6 +40,9 @@ KEYS = {
     "item_counts": ("game_id", "rev", "side", "type"),
     "replays": ("sha256", "rev", "source", "member"),
 }
+# What every selection needs; the ledger alone has rows without a game.
+NEVER_NULL = {"game_id", "natural_key", "bucket", "n_frames", "stretches", "parquet_bytes",
+              "parquet_crc32", "parquet_sha256", "leaf_set", "version"}  # fmt: skip
 HEX_ID = "replace(cast(game_id as varchar), '-', '')"
 """SQL of a game id as it stands outside the catalog."""
 SNAPSHOT_COLUMN = "_ducklake_internal_snapshot_id"
@@ -206,6 +209,8 @@ def _insert(cursor: duckdb.DuckDBPyConnection, rows: Rows) -> None:
     added = {name: len(batch) for name, batch in fresh.items() if batch}
     for name in added:
         fields = TABLES[name]
+        needed = [field.name for field in fields if field.name in NEVER_NULL]
+        assert all(row[column] is not None for row in fresh[name] for column in needed), name
         cursor.register("batch", pa.Table.from_pylist(fresh[name], schema=arrow_schema(fields)))
         casts = ", ".join(f"cast({field.name} as {field.sql})" for field in fields)
         cursor.execute(f"insert into lake.{name} select {casts} from batch")

@@ -189,16 +189,21 @@ def live_games(games: str, removals: str, recordings: str, among: str | None = N
     neither on the query nor on the order of ingest.
     """
     near = f" and natural_key in (select natural_key from {among})" if among else ""
-    newest = (
-        f"select game_id, rev, natural_key from {games}"
-        f" where game_id not in (select game_id from {removals}){near}"
-        " qualify row_number() over (partition by game_id order by rev desc) = 1"
-    )
-    if recordings == "all":
-        return f"select game_id, rev from ({newest})"
+    # Few games have two rows: windows over all of them would cost more than the rest of a query.
+    # (One kind is left: a game whose revisions differ in natural_key is found by its id.)
+    by_key = " or natural_key in (select natural_key from kept group by all having count(*) > 1)"
+    first = " qualify game_id = min(game_id) over (partition by natural_key)"
+    one = recordings == "one"
     return (
-        f"select game_id, rev from ({newest})"
-        " qualify game_id = min(game_id) over (partition by coalesce(natural_key, game_id))"
+        f"with kept as (select game_id, rev, natural_key from {games}"
+        f"   where game_id not in (select game_id from {removals}){near}),"
+        " contested as (select * from kept where game_id in"
+        "   (select game_id from kept group by all having count(*) > 1)"
+        f"  {by_key if one else ''}),"
+        " newest as (select * from contested"
+        "   qualify row_number() over (partition by game_id order by rev desc) = 1)"
+        " select game_id, rev from kept anti join contested using (game_id, rev)"
+        f" union all select game_id, rev from newest{first if one else ''}"
     )
 
 
@@ -218,7 +223,7 @@ def _of_split(found: pa.Table, split: str) -> pa.Table:
     """The rows of one split; which game is in which depends on all that the query matches."""
     if split == "all":
         return found
-    buckets, keys = (found.column(name).to_pylist() for name in ("bucket", "natural_key"))
+    buckets, keys = (shard.values(found.column(name)) for name in ("bucket", "natural_key"))
     return found.filter(
         pa.array([n == split for n in shard.split_names(buckets, keys)], pa.bool_())
     )
@@ -228,32 +233,29 @@ def _sampled(found: pa.Table, request: Request) -> pa.Table:
     """At most `limit` games, by keys of their own: the first ones in order would be one shard."""
     if request.limit is None or request.limit >= len(found):
         return found
-    ids = found.column("game_id").to_pylist()
+    ids = shard.values(found.column("game_id"))
     keys = shard.order_keys(request.seed, ids, shard.LIMIT_SALT)
     return found.take(np.sort(np.argsort(keys, kind="stable")[: request.limit]))
 
 
 def _selection(request: Request, snapshot: int, text: str, found: pa.Table) -> Selection:
     table = _laid_out(found, request)
-    columns = (table.column(name).to_pylist() for name in ("game_id", "rev", "sides"))
+    columns = (shard.values(table.column(name)) for name in ("game_id", "rev", "sides"))
     packed = shard.pack(zip(*columns, strict=True))
     return Selection(request, snapshot, text, table, shard.dataset_id(request, packed))
 
 
 def _laid_out(found: pa.Table, request: Request) -> pa.Table:
     """The games (sorted by id) in dataset order, with shard, offset and length of their json."""
-    keys = shard.order_keys(request.seed, found.column("game_id").to_pylist())
+    keys = shard.order_keys(request.seed, shard.values(found.column("game_id")))
     order = np.argsort(keys, kind="stable")
     found = found.take(order)
     numbers = shard.shard_numbers(keys[order], request.games_per_shard)
-    parts = [found.column(n).to_pylist() for n in ("game_id", "rev", "sides")]
-    listed = zip(*parts, strict=True)
-    facts = (found.column(n).to_pylist() for n in ("n_frames", "stretches", "version"))
-    lengths = [
-        len(shard.sample_json(game, *fact))
-        for game, fact in zip(listed, zip(*facts, strict=True), strict=True)
-    ]
-    bodies = found.column("parquet_bytes").to_pylist()
+    names = ("game_id", "rev", "sides", "n_frames", "stretches", "version", "parquet_bytes")
+    *listed, frames, stretches, versions, bodies = (shard.values(found.column(n)) for n in names)
+    games = zip(*listed, strict=True)
+    facts = zip(games, frames, stretches, versions, strict=True)
+    lengths = [len(shard.sample_json(*fact)) for fact in facts]
     sizes = [shard.sample_bytes(body, length) for body, length in zip(bodies, lengths, strict=True)]
     ends = np.cumsum(np.array(sizes, np.int64))
     starts = ends - sizes

@@ -175,6 +175,31 @@ def test_newest_revision_is_shown_and_old_locks_keep_theirs(tmp_path: Path) -> N
     assert from_lock(layout, old.lock()).members == old.members
 
 
+def test_a_revision_may_change_which_recordings_belong_together(tmp_path: Path) -> None:
+    first, second, third = (make_game(n) for n in (1, 2, 3))
+    # The newer rules find that the first game is a recording of the second, not of the third.
+    older: Rows = {
+        name: [{**row, "natural_key": third.rows["games"][0]["natural_key"]}
+               if "natural_key" in row else row for row in rows]
+        for name, rows in first.rows.items()
+    }  # fmt: skip
+    newer: Rows = {
+        name: [{**row, "rev": 2, "natural_key": second.rows["games"][0]["natural_key"]}
+               if "natural_key" in row else {**row, "rev": 2} for row in rows]
+        for name, rows in first.rows.items()
+    }  # fmt: skip
+    layout = make_store(tmp_path / "melee", [[second, third]])
+    with Catalog(layout) as catalog:
+        catalog.commit(older)
+        shown = {min(first.game_id, third.game_id), second.game_id}
+        assert set(_ids(select(layout, Request(), catalog=catalog))) == shown
+        catalog.commit(newer)
+        shown = {min(first.game_id, second.game_id), third.game_id}
+        assert set(_ids(select(layout, Request(), catalog=catalog))) == shown
+        every = select(layout, Request(recordings="all"), catalog=catalog)
+        assert len(every.members) == 3
+
+
 def test_old_snapshots_name_the_same_dataset_after_compaction(tmp_path: Path) -> None:
     layout = make_store(tmp_path / "melee", [])
     with Catalog(layout) as catalog:
