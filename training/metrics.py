@@ -84,7 +84,7 @@ class StateTable:
     def guess_change(self, batch: Windows) -> Guess:
         """The most frequent *other* state: the guess of one who is told that it changes now.
 
-        Only its change_acc means anything; no honest table can have a better one.
+        Only its change_acc means anything, and no honest table reaches it: it knows the moment.
         """
         others = self.counts.clone().fill_diagonal_(0)
         return self._most_frequent(others, batch)

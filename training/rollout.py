@@ -339,7 +339,9 @@ def _recurrent(model: WorldModel, floats: Tensor, ints: Tensor) -> Predict:
     def predict(t: int, controls: Tensor) -> dict[str, Tensor]:
         nonlocal taken
         while taken < t:
-            pred = model.step(floats[:, taken], ints[:, taken], controls, states)
+            before = floats[:, taken - 1] if taken else None
+            row = floats[:, taken], ints[:, taken]
+            pred = model.step(*row, controls, states, before=before)
             taken += 1
         return pred
 

@@ -28,10 +28,10 @@ def golden(name: str) -> Mapping[str, Array]:
 
 
 def under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Tensor]:
-    """The arrays whose names begin with `prefix`, as tensors, without it; small ints as int64."""
+    """The number arrays named `prefix...`, as tensors, without the prefix; small ints as int64."""
     found = {}
     for key, value in arrays.items():
-        if key.startswith(prefix):
+        if key.startswith(prefix) and value.dtype.kind != "U":
             tensor = torch.from_numpy(np.array(value))
             found[key[len(prefix) :]] = tensor if tensor.is_floating_point() else tensor.long()
     assert found, f"no golden array begins with {prefix}"

@@ -1,5 +1,7 @@
 """Models give the original's numbers under its names, with its number of parameters."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from schemas.errors import UnknownNameError, UsageError
 from schemas.features import VIEWS, view
 from tests.training.golden import golden, under
-from tests.training.windows import random_batch
+from tests.training.windows import Batch, random_batch
 from training.loss import compute
 from training.models import (
     MODELS,
@@ -156,6 +158,42 @@ def test_every_model_learns_in_every_view(model_name: str, name: str) -> None:
     with torch.no_grad():
         after, _ = compute(model(batch.floats, batch.ints, batch.controls), batch)
     assert after < before
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("mlp.v22-state-age.k4", MlpConfig(12, 8, dropout=0.0)),
+     ("mamba.v22-state-age.small.k4", dataclasses.replace(SMALL, dropout=0.0))],
+)  # fmt: skip
+def test_four_optimiser_steps_are_the_originals(
+    name: str, config: MlpConfig | Mamba2Config
+) -> None:
+    """From the original's weights: loss and gradient norm of each step, and the weights after."""
+    expected = under(golden("trainer"), f"step.{name}.")
+    model = config.make(view("v22-state-age"), 4).train()
+    weights = name if isinstance(config, MlpConfig) else name.removesuffix(".k4")
+    model.load_state_dict(under(golden("models"), f"{weights}.w."))
+    given = under(golden("models"), "in.v22-state-age.k4.in.")
+    targets = under(golden("losses"), "v22-state-age.batch1.")
+    batch = Batch(
+        given["float_ctx"], given["int_ctx"], given["next_ctrl"],
+        targets["float_tgt"][:3], targets["int_tgt"][:3],
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-5)
+    for step in range(4):
+        optimizer.zero_grad()
+        loss, _ = compute(model(batch.floats, batch.ints, batch.controls), batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        assert loss.item() == pytest.approx(float(expected["loss"][step]), rel=1e-4)
+        norm_expected = float(expected["grad_norm_before_clip"][step])
+        assert norm.item() == pytest.approx(norm_expected, rel=1e-4)
+    for key, value in model.state_dict().items():
+        if f"after.{key}" in expected:
+            torch.testing.assert_close(
+                value, expected[f"after.{key}"], rtol=1e-4, atol=1e-4, msg=key
+            )
 
 
 def test_steps_from_an_empty_state_equal_the_window() -> None:

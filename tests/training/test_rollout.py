@@ -180,11 +180,12 @@ def test_views_with_items_are_refused_by_name(view_name: str) -> None:
         dream(build("mlp-tiny", v, 4), batch.floats, batch.ints)
 
 
-def test_recurrent_dreams_begin_as_the_window_does_and_then_remember_more() -> None:
+@pytest.mark.parametrize("glide", [False, True])
+def test_recurrent_dreams_begin_as_the_window_does_and_then_remember_more(glide: bool) -> None:
     torch.manual_seed(0)
     v = view("v22-state-age")
     batch = random_batch(v, 2, 16)
-    model = build("tiny", v, 6)
+    model = build("tiny", v, 6, glide=glide)
     window, recurrent = (
         dream(model, batch.floats, batch.ints, mode=mode)[0] for mode in ("window", "recurrent")
     )
