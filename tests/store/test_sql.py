@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,15 @@ def test_limits_hold(plan: SqlPlan, text: str) -> None:
         run_guarded(plan, text, TIGHT)
     assert time.monotonic() - start < TIGHT.seconds + 5
     assert not [p for p in multiprocessing.active_children() if p.name.startswith("ForkServer")]
+
+
+def test_threads_may_ask_at_once(plan: SqlPlan) -> None:
+    texts = [f"select {n} as n, count(*) as games from games" for n in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        tables = list(pool.map(lambda text: run_guarded(plan, text), texts))
+    assert [table.to_pylist() for table in tables] == [
+        [{"n": n, "games": len(SHOWN)}] for n in range(8)
+    ]
 
 
 def test_a_query_leaves_nothing_for_the_next(plan: SqlPlan) -> None:
