@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.columns import FRAME, ITEM, PLAYER
+from schemas.columns import FRAME, ITEM, PLAYER, STAGE
 from schemas.errors import FailureError, LimitError, MeleeError, SqlError
 from schemas.filters import quoted
 from schemas.game import FULL
@@ -55,11 +55,15 @@ def _frame_view(files: str) -> str:
     return f"select {_ID_OF_FILE} as game_id, {columns} from {scan}"
 
 
+_REV_OF_FILE = "cast(split_part(parse_filename(filename), '.', 2) as integer)"
 _ID_OF_FILE = "cast(left(parse_filename(filename), 32) as uuid)"
 
 
 def _side_view(side: int) -> str:
-    """One row a frame of one side: own columns plain, the other side's `opp_...`."""
+    """One row a frame of one side: own columns plain, the other side's `opp_...`.
+
+    Characters and the stage's name come from `perspectives`; the stage's own columns stand plain.
+    """
     own, other = f"p{side}", f"p{1 - side}"
     frame = [column.name for column in FRAME if column.name != "random_seed"]
     players = [
@@ -68,15 +72,17 @@ def _side_view(side: int) -> str:
         for column in PLAYER
     ]
     followers = [f"{own}.follower as follower", f"{other}.follower as opp_follower"]
-    columns = ", ".join([*frame, *players, *followers, "stage"])
+    on_stage = [f"stage.{column.name} as {column.name}" for column in STAGE]
+    columns = ", ".join([*frame, *players, *followers, *on_stage])
     scan = f"read_parquet(getvariable('files_{side}'), filename = true)"
-    return (
-        f"select {_ID_OF_FILE} as game_id, cast({side} as tinyint) as side, {columns} from {scan}"
-    )
+    rows = f"select {_ID_OF_FILE} as game_id, {_REV_OF_FILE} as rev, {columns} from {scan}"
+    names = "game_id, rev, side, char, opp_char, stage"
+    sides = f"select {names} from _raw_perspectives where side = {side}"
+    return f"select * exclude (rev) from ({sides}) join ({rows}) using (game_id, rev)"
 
 
 def _player_column(who: str, name: str) -> str:
-    # A player's seed is stored only in games where it differs from the frame's.
+    # A player's seed is null where it equals the frame's.
     return f"coalesce({who}.random_seed, random_seed)" if name == "random_seed" else f"{who}.{name}"
 
 
