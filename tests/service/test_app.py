@@ -117,6 +117,7 @@ def test_threads_end_with_the_application(empty_store: Path) -> None:
     assert open_files() <= files
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_process(empty_store: Path) -> None:
     with serving(empty_store) as (url, process):
         assert httpx.get(url + "/v1/health").status_code == 200
@@ -124,6 +125,7 @@ def test_sigterm_ends_the_process(empty_store: Path) -> None:
         assert process.wait(10) == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_killed_parent_takes_the_service_with_it(empty_store: Path) -> None:
     parent = f"""
 from pathlib import Path
