@@ -47,8 +47,8 @@ def picture(scene: Scene) -> bytes:
     grid = figure.add_gridspec(rows, columns, height_ratios=[stage_height, 1.9])
     for n, take in enumerate(scene.takes):
         axes = figure.add_subplot(grid[0, n])
+        axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", autoscale_on=False)
         _draw_take(axes, scene, take)
-        axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     _draw_curves(figure.add_subplot(grid[1, :]), scene)
     facts = "  ·  ".join(f"{name} {value}" for name, value in scene.facts.items())
     figure.suptitle(scene.title, fontsize=13, fontweight="bold")
@@ -183,9 +183,10 @@ def _draw_fighter(axes: Any, track: Track, row: int, ink: str) -> None:
     """A capsule 13 units high, its tick the facing, with a circle while the shield is up."""
     from matplotlib.patches import Circle, FancyBboxPatch
 
-    if int(track.state[row]) in _DEAD:
-        return
     x, y = float(track.x[row]), float(track.y[row])
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    if int(track.state[row]) in _DEAD or not (left < x < right and bottom < y < top):
+        return
     body = FancyBboxPatch((x - 0.4, y + 3), 0.8, 7, boxstyle="round,pad=3,rounding_size=3",
                           facecolor=ink, edgecolor="white", lw=1.2, zorder=3)  # fmt: skip
     axes.add_patch(body)

@@ -25,7 +25,7 @@ _LABELS = {
     "dream_land_n64": "Dream Land",
     "fountain_of_dreams": "Fountain of Dreams",
 }
-_NO_BLAST = (-300.0, 300.0, 250.0, -200.0)
+WANDER = 30.0
 
 
 @dataclass(frozen=True)
@@ -87,20 +87,28 @@ class Scene:
         return f"{one} against {two} on {label(stage_name(self.stage_id))}"
 
     def view_box(self, shown: int | None = None) -> tuple[float, float, float, float]:
-        """Left, right, bottom, top that hold the stage and the fighters of the first `shown`
-        frames; the same for all takes."""
-        tracks = [track for take in self.takes for track in take.sides]
-        xs = np.concatenate([track.x[:shown] for track in tracks])
-        ys = np.concatenate([track.y[:shown] for track in tracks])
+        """Left, right, bottom, top that hold the stage and the first take's fighters over the
+        first `shown` frames. Other takes widen it by WANDER at most: one dream that flies off must
+        not make everything tiny."""
         stage = stage_geometry(self.stage_id)
-        blast_left, blast_right, blast_top, blast_bottom = stage.blast if stage else _NO_BLAST
         floor = [x for x, _ in stage.floor] if stage else [-60.0, 60.0]
-        return (
-            max(blast_left, float(min(np.nanmin(xs), *floor)) - MARGIN),
-            min(blast_right, float(max(np.nanmax(xs), *floor)) + MARGIN),
-            max(blast_bottom, float(min(np.nanmin(ys), -20.0)) - MARGIN / 2),
-            min(blast_top, float(max(np.nanmax(ys), 60.0)) + MARGIN),
-        )
+        left, right, bottom, top = _extent(self.takes[0], shown)
+        left, right = min(left, *floor), max(right, *floor)
+        bottom, top = min(bottom, -20.0), max(top, 60.0)
+        for take in self.takes[1:]:
+            far_left, far_right, far_bottom, far_top = _extent(take, shown)
+            left -= min(WANDER, max(0.0, left - far_left))
+            right += min(WANDER, max(0.0, far_right - right))
+            bottom -= min(WANDER, max(0.0, bottom - far_bottom))
+            top += min(WANDER, max(0.0, far_top - top))
+        return left - MARGIN, right + MARGIN, bottom - MARGIN / 2, top + MARGIN
+
+
+def _extent(take: Take, shown: int | None) -> tuple[float, float, float, float]:
+    """Smallest and largest x, then y, of both fighters."""
+    xs = np.concatenate([track.x[:shown] for track in take.sides])
+    ys = np.concatenate([track.y[:shown] for track in take.sides])
+    return float(np.nanmin(xs)), float(np.nanmax(xs)), float(np.nanmin(ys)), float(np.nanmax(ys))
 
 
 def label(name: str) -> str:

@@ -55,6 +55,15 @@ def test_the_view_holds_all_that_moves(stage_id: int) -> None:
             assert bottom < track.y.min() < track.y.max() < top
 
 
+def test_a_dream_that_flies_off_widens_the_view_by_little() -> None:
+    scene = make_scene(31)
+    scene.takes[1].sides[1].x[:] -= 500
+    scene.takes[1].sides[1].y[:] += 500
+    calm, wild = make_scene(31).view_box(), scene.view_box()
+    changes = [w - c for w, c in zip(wild, calm, strict=True)]
+    assert changes == pytest.approx([-30, 0, 0, 30], abs=2)
+
+
 @pytest.mark.slow
 def test_a_browser_draws_the_frame_that_the_address_names(tmp_path: Path) -> None:
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
