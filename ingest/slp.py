@@ -131,11 +131,9 @@ def numpy_type(column: columns.Column) -> np.dtype[Any]:
 
 def block_size(fields: Sequence[Field], version: Version) -> int:
     """Payload bytes of game start or game end, without the code byte."""
-    present = [f for f in fields if f.since <= version]
-    repeats = {True: N_PORTS - 1, False: 0}
-    return max(
-        f.offset + f.stride * repeats[f.stride > 0] + struct.calcsize(f.format) for f in present
-    ) - 1  # fmt: skip
+    ends = (f.offset + f.stride * (N_PORTS - 1) + struct.calcsize(f.format)
+            for f in fields if f.since <= version)  # fmt: skip
+    return max(ends) - 1
 
 
 def payload_sizes(version: Version) -> dict[int, int]:

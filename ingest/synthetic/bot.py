@@ -150,14 +150,16 @@ class Bot:
         return falls and 0.0 < me.y < -LANDING_SOON * (me.vy + me.ky)
 
 
-class Shadow:
-    """The Ice Climbers' partner: does what its leader did `frames` ago."""
+class Partner:
+    """The Ice Climbers' second: does what its leader did `frames` ago, or comes back by itself."""
 
-    def __init__(self, frames: int = 6) -> None:
+    def __init__(self, rng: random.Random, edge: float, frames: int = 6) -> None:
+        self._bot, self._edge = Bot(rng, edge), edge
         self._held: deque[Pad] = deque([NEUTRAL] * frames, maxlen=frames)
 
-    def pad(self, leader: Pad) -> Pad:
-        """The leader's pad of some frames before."""
+    def pad(self, leader: Pad, me: Seen, foe: Seen) -> Pad:
+        """What it holds this frame; `leader` is what its leader holds."""
         oldest = self._held[0]
         self._held.append(leader)
-        return oldest
+        is_lost = abs(me.x) > self._edge or me.y < -1.0
+        return self._bot.pad(me, foe) if is_lost else oldest

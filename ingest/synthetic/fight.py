@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.synthetic import states as s
+from ingest.synthetic.actions import GUARDING, INTANGIBLE, SPECIALS, STATES
 from ingest.synthetic.arena import (
     BODIES,
     CHARGE_SHOT,
@@ -25,13 +26,16 @@ from ingest.synthetic.arena import (
     Attack,
     Shot,
 )
-from ingest.synthetic.bot import NEUTRAL, Bot, Pad, Shadow
-from ingest.synthetic.fighter import GUARDING, INTANGIBLE, Fighter, World, die, enter, step
+from ingest.synthetic.bot import NEUTRAL, Bot, Pad, Partner
+from ingest.synthetic.fighter import Fighter, World, die, enter, take_off
+from ingest.synthetic.motion import step
 
 FIRST_FRAME, FIRST_ACTING_ROW = -123, 84  # players act from frame -39
 AFTER_LAST_STOCK = 8  # frames that are still recorded
 ITEMS_MAX = 15  # the game sends no more in a frame
 BODY_WIDTH, BODY_HEIGHT = 5.0, 14.0
+HARDER, FARTHER = 2.5, 1.4
+"""Damage and knockback growth over the table's: four stocks last a minute, not two or three."""
 TUMBLE = 80.0  # knockback from which a fighter is thrown off its feet
 
 # Column of schemas.columns.PLAYER -> attribute of Fighter; `_` rows feed columns derived later.
@@ -107,12 +111,12 @@ class Fight:
         self, rng: random.Random, stage: int, characters: Sequence[int], ports: Sequence[int]
     ) -> None:
         self.rng, self.stage = rng, stage
-        self.world = World(STAGES[stage], list(STAGES[stage].surfaces))
+        self.world = World(STAGES[stage], list(STAGES[stage].surfaces), STATES, SPECIALS)
         self.fighters = self._cast(characters, ports)
         self.leaders = [f for f in self.fighters if f.leader is None]
         edge = self.world.surfaces[0].right
         self.bots = [Bot(rng, edge) for _ in self.leaders]
-        self.shadows = {f.side: Shadow() for f in self.fighters if f.leader}
+        self.partners = {f.side: (f, Partner(rng, edge)) for f in self.fighters if f.leader}
         self.items: list[Item] = []
         self.n_items = 0
 
@@ -173,8 +177,9 @@ class Fight:
         pads = []
         for bot, me, foe in zip(self.bots, (one, two), (two, one), strict=True):
             pads.append(bot.pad(me, foe))
-            if me.side in self.shadows:
-                pads.append(self.shadows[me.side].pad(pads[-1]))
+            if me.side in self.partners:
+                second, partner = self.partners[me.side]
+                pads.append(partner.pad(pads[-1], second, foe))
         return pads
 
     def _step(self, pads: list[Pad], row: int) -> None:
@@ -206,7 +211,6 @@ class Fight:
             ):
                 by.has_hit = True
                 by.hitlag = target.hitlag
-                return
 
     # ------------------------------------------------------------------------ items
 
@@ -330,7 +334,7 @@ def strike(
     by.last_attack = blow.id
     target.last_hit_by = by.port
     target.hit_instance = by.instance if instance is None else instance
-    target.percent = min(999.0, target.percent + blow.damage)
+    target.percent = min(999.0, target.percent + HARDER * blow.damage)
     if stuns:
         target.hitlag, target.was_hit = int(blow.damage / 3 + 3), 1
         _launch(target, blow, away)
@@ -348,7 +352,7 @@ def _launch(target: Fighter, blow: Attack, away: float) -> None:
     """Melee's knockback formula; what is hit hard enough leaves the ground."""
     percent, damage = target.percent, blow.damage
     force = (percent / 10 + percent * damage / 20) * 200 / (target.body.weight + 100) * 1.4 + 18
-    force = force * blow.growth / 100 + blow.base
+    force = force * FARTHER * blow.growth / 100 + blow.base
     across, up = blow.aim
     target.vx = target.vy = 0.0
     target.fast = 0
@@ -357,8 +361,8 @@ def _launch(target: Fighter, blow: Attack, away: float) -> None:
     target.direction = -away
     target.tumbles = force >= TUMBLE
     if target.tumbles:
-        target.airborne = 1
-        high = s.DAMAGE_FLY_TOP if blow.angle >= 80 else s.DAMAGE_FLY_HIGH + (damage < 12)
+        take_off(target)
+        high = s.DAMAGE_FLY_TOP if blow.angle >= 80 else s.DAMAGE_FLY_HIGH + (blow.damage < 12)
         enter(target, high)
         return
     level = min(2, int(force / 30))

@@ -36,10 +36,11 @@ def write_games(
 def _game(seed: int, n: int, version: tuple[int, ...], frames: tuple[int, int]) -> bytes:
     rng = seeded(f"{seed}/{n}")
     low, high = frames
+    limit = low + round((high - low) * (1 - rng.random() ** 2))  # most games end by stocks
     return make_game(
         rng.getrandbits(63),
         version=version,
-        n_frames=low + int(rng.random() * (high - low + 1)),
+        n_frames=limit,
         quit=rng.random() < QUIT_SHARE,
         rollbacks=version >= ROLLBACKS_FROM and rng.random() < ROLLBACK_SHARE,
     ).slp

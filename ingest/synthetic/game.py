@@ -68,7 +68,9 @@ def make_game(  # noqa: PLR0913 - one keyword a choice, each with its default
         if setting.layout < ROLLBACKS_FROM:
             raise UsageError(f"no rollbacks in Slippi {version}", "they exist from 3.0")
         setting = replace(setting, online=True)
-    n_rows = min(ROWS_MAX, n_frames or ROWS_MAX)
+    n_rows = ROWS_MAX if n_frames is None else min(ROWS_MAX, n_frames)
+    if n_rows < 1:
+        raise UsageError(f"no game of {n_frames} frames", "1 or more")
     stage_columns = scene.timeline(setting, rng, n_rows)
     played, method = _play(rng, setting, n_rows, stage_columns, quit=quit)
     truth = tell(rng, setting, _ending(setting, played, method), played, stage_columns)

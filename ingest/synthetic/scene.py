@@ -30,8 +30,9 @@ _FIRST_DAY = datetime(2023, 1, 1, tzinfo=UTC)
 _BETWEEN_RECORDINGS = timedelta(seconds=40)
 """how far apart the clocks of two clients are; seen on a real pair"""
 
-# Frames after a change of Stadium begins: (frames, event); the type is that of the form to come.
-_STADIUM_PHASES = ((0, 2), (1, 3), (303, 4), (484, 5), (605, 6), (606, 0))
+# Frames after a change of Stadium begins: (frames, event), as in a real game; the type is that of
+# the form to come. On the way back to the normal form event 1 does not occur.
+_STADIUM_PHASES = ((0, 1), (1, 2), (2, 3), (304, 4), (485, 5), (606, 6), (607, 0))
 _STADIUM_FIRST, _STADIUM_STAYS, _STADIUM_NORMAL, _STADIUM_FORMS = 3704, 1800, 5, (3, 4, 6, 9)
 
 
@@ -259,8 +260,9 @@ def _transformations(rng: random.Random, changing: int, n_rows: int) -> tuple[Ar
     while row < changing:
         coming = _STADIUM_FORMS[int(rng.random() * 4)] if is_normal else _STADIUM_NORMAL
         form[row:] = coming
-        for after, phase in _STADIUM_PHASES:
-            event[row + after :] = phase
+        phases = _STADIUM_PHASES if is_normal else _STADIUM_PHASES[1:]
+        for after, phase in phases:
+            event[row + after - phases[0][0] :] = phase
         row += _STADIUM_PHASES[-1][0] + _STADIUM_STAYS
         is_normal = not is_normal
     return event, form

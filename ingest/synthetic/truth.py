@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from ingest.slp import numpy_type
 from ingest.synthetic import states as s
+from ingest.synthetic.actions import GUARDING, INTANGIBLE
 from ingest.synthetic.arena import BODIES, NANA
 from ingest.synthetic.fight import FIRST_FRAME, Recording
-from ingest.synthetic.fighter import GUARDING, INTANGIBLE
 from ingest.synthetic.scene import Ending, Setting
 from schemas import columns
 from schemas.columns import Column
