@@ -39,7 +39,7 @@ test: .venv/ok ## the whole suite
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 demo: .venv/ok ## replays to a dreamed rollout in a few minutes (REPLAYS=dir for your own)
-	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m meleewm.demo
 
 bench: .venv/ok ## every figure of benchmarks/RESULTS.md beside its baseline
 	$(BIN)/python -m benchmarks

@@ -126,23 +126,23 @@ def _line(error: BaseException) -> str:
 
 def _zip(path: Path) -> Iterator[Item]:
     with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if not info.is_dir() and _is_replay(info.filename):
-                yield _member(path, info.filename, partial(archive.open, info))
+        for entry in archive.infolist():
+            if not entry.is_dir() and _is_replay(entry.filename):
+                yield _member(path, entry.filename, partial(archive.open, entry))
 
 
 def _tar(path: Path) -> Iterator[Item]:
     with path.open("rb") as file, tarfile.open(fileobj=_unpacked(path, file), mode="r|") as archive:
-        for info in archive:
-            if not info.isdir() and _is_replay(info.name):
-                yield _tar_member(path, archive, info)
+        for entry in archive:
+            if not entry.isdir() and _is_replay(entry.name):
+                yield _tar_member(path, archive, entry)
 
 
-def _tar_member(path: Path, archive: tarfile.TarFile, info: tarfile.TarInfo) -> Item:
-    if not info.isreg():
+def _tar_member(path: Path, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Item:
+    if not entry.isreg():
         detail = "a link or device, not a file"
-        return Item(path, _printable(info.name), rule="bad_member", detail=detail)
-    return _member(path, info.name, lambda: archive.extractfile(info))
+        return Item(path, _printable(entry.name), rule="bad_member", detail=detail)
+    return _member(path, entry.name, lambda: archive.extractfile(entry))
 
 
 def _unpacked(path: Path, file: IO[bytes]) -> Any:

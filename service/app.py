@@ -60,8 +60,9 @@ def create_app(settings: Settings) -> FastAPI:
 def serve(settings: Settings, *, announce: bool = False, exit_with_parent: bool = False) -> None:
     """Serve until SIGTERM or SIGINT; streams then have `drain_s` to end.
 
-    One line with the URL goes to stderr. announce: also {"url": ...} as one line of JSON to stdout,
-    once connections are accepted. exit_with_parent: end when the starting process ends, however.
+    One line with the URL goes to stderr; announce: {"url": ...} as one line of JSON to stdout
+    instead, once connections are accepted. exit_with_parent: end when the starting process ends,
+    however it does.
     Raises UsageError where the address cannot be listened on.
     """
     with listen(settings) as listener:
@@ -96,10 +97,11 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        sys.stderr.write(f"serving at {self._url}\n")
         if self._announce:
             sys.stdout.write(json.dumps({"url": self._url}) + "\n")
             sys.stdout.flush()
+        else:
+            sys.stderr.write(f"serving at {self._url}\n")
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -62,6 +62,7 @@ class View:
 
 
 def json_response(value: object) -> Response:
+    """A JSON document, by our own encoder."""
     return Response(to_json(value), media_type="application/json")
 
 

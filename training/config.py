@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from schemas.errors import UsageError, nearest
-from schemas.features import view
-from schemas.query import canonical, parse
 
 Role = Literal["identity", "place", "pace"]
 """identity: decides the weights. place: where bytes come from and go to. pace: what is reported and
@@ -71,6 +69,8 @@ class TrainConfig:
         Raises UsageError, QueryError or UnknownNameError that name what cannot be.
         """
         _check_source(self)
+        from schemas.features import view  # pyarrow: not for --help
+
         view(self.view)
         for name in ("context", "batch", "log_every", "keep", "validations", "val_windows"):
             _at_least(self, name, 1)
@@ -95,6 +95,8 @@ class TrainConfig:
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         chosen = {n: v for n, v in named.items() if role_of(n) == "identity"}
         if self.query is not None:  # two spellings of one query are one run
+            from schemas.query import canonical, parse
+
             chosen["query"] = canonical(parse(self.query))
         if self.dataset is not None:  # the lock's content counts, not where it lies
             chosen["dataset"] = hashlib.sha256(_read(self.dataset)).hexdigest()[:16]
@@ -184,6 +186,8 @@ def _check_source(config: TrainConfig) -> None:
     if config.query is None and config.dataset is None and config.shards is None:
         raise UsageError("no games chosen", "give --query \"char='fox'\" or --dataset x.lock")
     if config.query is not None:
+        from schemas.query import parse
+
         parse(config.query)
     if config.url is not None and config.shards is not None:
         raise UsageError("url and shards together", "give one of them")

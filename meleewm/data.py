@@ -1,0 +1,172 @@
+"""Verbs that put data in and look after it: ingest, synth, snapshots, stats, verify."""
+
+import argparse
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from meleewm import console
+from meleewm.options import Verbs, add_verb, positive, store_option
+from schemas.errors import UsageError
+
+
+def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
+    """Register the verbs of this module."""
+    parser = add_verb(
+        verbs, shared, "ingest",
+        help="read replays (files, folders, archives) into a store",
+        example="meleewm ingest ~/Slippi ranked.zip --store melee --workers 2",
+        run=run_ingest,
+    )  # fmt: skip
+    parser.add_argument("paths", metavar="PATH", nargs="+", help=".slp file, folder or archive")
+    store_option(parser)
+    parser.add_argument(
+        "--workers", metavar="N", type=positive, default=os.cpu_count() or 1,
+        help="worker processes (default: one a core)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+    parser = add_verb(
+        verbs, shared, "synth",
+        help="write replays of simulated games: valid .slp files of nobody",
+        example="meleewm synth --games 40 --out replays --seed 1",
+        run=run_synth,
+    )  # fmt: skip
+    parser.add_argument("--games", metavar="N", type=positive, required=True, help="how many")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for them")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed (default: 0)")
+    parser.add_argument(
+        "--slippi-version", metavar="V", default="3.19.0",
+        help="Slippi version that they are written as, 0.1 to 3.19 (default: 3.19.0)",
+    )  # fmt: skip
+
+    for name, text, run in (
+        ("snapshots", "list the store's snapshots, newest first", run_snapshots),
+        ("stats", "what a store holds: games, characters, stages, versions, refusals", run_stats),
+        ("verify", "check a store against its catalog; name constant columns", run_verify),
+    ):
+        parser = add_verb(
+            verbs, shared, name, help=text, example=f"meleewm {name} --store melee", run=run
+        )
+        store_option(parser)
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run_synth(args: argparse.Namespace) -> int:
+    """Write simulated replays."""
+    from ingest.synthetic import write_games
+
+    version = parse_version(args.slippi_version)
+    with console.Bar("simulating", quiet=args.quiet) as bar:
+        paths = write_games(args.out, args.games, args.seed, version, progress=bar.update)
+    console.say(f"{len(paths)} replays of simulated games in {args.out}")
+    return 0
+
+
+def parse_version(text: str) -> tuple[int, int, int]:
+    """'3.19' or '3.19.0' -> (3, 19, 0). Raises UsageError for anything else."""
+    words = text.split(".")
+    if not 2 <= len(words) <= 3 or not all(w.isdecimal() and len(w) < 4 for w in words):
+        raise UsageError(f"'{text}' is no Slippi version", "for example 3.19.0")
+    major, minor, build = (*map(int, words), 0)[:3]
+    return major, minor, build
+
+
+def run_ingest(args: argparse.Namespace) -> int:
+    """Bring replays into a store and say what became of each file."""
+    from ingest.sources import files
+    from ingest.workers import Progress, ingest
+
+    paths = [Path(path) for path in args.paths]
+    found = [path.suffix for path in files(paths)]
+    # How many replays an archive holds is known only when it has been read.
+    total = len(found) if set(found) <= {".slp"} else None
+    with console.Bar("ingest", quiet=args.quiet) as bar:
+
+        def show(p: Progress) -> None:
+            rate = console.human_bytes(p.replay_bytes / max(p.seconds, 1e-3))
+            bar.update(
+                p.files, total, f"{p.games} games, {p.known} known, {p.refused} refused, {rate}/s"
+            )
+
+        summary = ingest(paths, Path(args.store), workers=args.workers, progress=show)
+    if args.json:
+        console.out_json(summary.as_dict())
+        return 0
+    for line in summary_lines(summary.as_dict()):
+        console.out(line)
+    return 0
+
+
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """An ingest in words; the counts add up to the number of files."""
+    refused: dict[str, int] = summary["refused"]
+    rate = console.human_bytes(summary["replay_bytes"] / max(summary["seconds"], 1e-3))
+    counts = ", ".join(f"{summary[name]} {name}" for name in ("stored", "repaired", "known"))
+    lines = [f"{summary['files']} files: {counts}, {sum(refused.values())} refused"]
+    lines += [f"  refused, {rule}: {count}" for rule, count in sorted(refused.items())]
+    if not summary["stored"] + summary["repaired"]:
+        lines.append("nothing new was stored")
+    else:
+        ratio = summary["parquet_bytes"] / max(summary["replay_bytes"], 1)
+        size = console.human_bytes(summary["parquet_bytes"])
+        lines.append(f"game files: {size}, {ratio:.3f} of the replays' bytes read")
+    if summary["newer_than_parser"]:
+        lines.append(f"{summary['newer_than_parser']} are of a newer Slippi: new fields not kept")
+    lines.append(f"{console.human_seconds(summary['seconds'])}, {rate}/s; "
+                 f"snapshot {summary['snapshot']}")  # fmt: skip
+    return lines
+
+
+def run_snapshots(args: argparse.Namespace) -> int:
+    """List the snapshots."""
+    from store.catalog import Catalog
+    from store.layout import open_layout
+
+    with Catalog(open_layout(Path(args.store)), read_only=True) as catalog:
+        rows = catalog.snapshots()
+    if args.json:
+        console.out_json(rows)
+    else:
+        console.print_table(list(rows[0]) if rows else [], (list(row.values()) for row in rows))
+    return 0
+
+
+def run_stats(args: argparse.Namespace) -> int:
+    """Say what the store holds."""
+    from store.layout import open_layout
+    from store.verify import stats
+
+    found = stats(open_layout(Path(args.store)))
+    if args.json:
+        console.out_json(found)
+        return 0
+    for title, value in found.items():
+        if isinstance(value, dict):
+            console.out(f"\n{title}")
+            for name, count in value.items():
+                console.out(f"  {name:<28} {_figure(count):>14}")
+        else:
+            console.out(f"{title:<30} {_figure(value):>14}")
+    return 0
+
+
+def _figure(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Check the store; exit 1 where something is damaged."""
+    from store.layout import open_layout
+    from store.verify import verify
+
+    findings = verify(open_layout(Path(args.store)))
+    damaged = any(f.is_damage for f in findings)
+    if args.json:
+        console.out_json([asdict(f) for f in findings])
+    else:
+        for finding in findings:
+            console.out(f"{finding.kind}: {finding.where}: {finding.detail}")
+        console.say("damage found" if damaged else "no damage found")
+    return int(damaged)
