@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 import sys
 import threading
@@ -65,6 +66,8 @@ def serve(settings: Settings, *, announce: bool = False, exit_with_parent: bool 
     however it does.
     Raises UsageError where the address cannot be listened on.
     """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a stream holds three
     with listen(settings) as listener:
         app = create_app(settings)
         url = _address(listener, settings.host)

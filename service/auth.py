@@ -13,7 +13,7 @@ from service.state import Shared
 _BEARER = HTTPBearer(auto_error=False, description="MELEEWM_TOKEN of the service")
 
 
-def authorised(
+async def authorised(
     request: Request,
     service: Shared,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],

@@ -57,8 +57,8 @@ def _located(held: Held, base: str) -> Manifest:
 # --- endpoints -----------------------------------------------------------------------------------
 
 
-class DatasetBody(BaseModel):
-    """A request for a dataset, or a lock file that names one exactly."""
+class DatasetQuery(BaseModel):
+    """A request for a dataset."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -70,12 +70,21 @@ class DatasetBody(BaseModel):
     seed: int = 0
     limit: int | None = Field(None, description="at most that many games, chosen by the seed")
     recordings: Literal["one", "all"] = "one"
+
+    def request(self) -> shard.Request:
+        """The request. Raises UsageError."""
+        return shard.Request.from_dict(self.model_dump(exclude={"lock"}))
+
+
+class DatasetBody(DatasetQuery):
+    """A request for a dataset, or a lock file that names one exactly."""
+
     lock: dict[str, Any] | None = Field(None, description="a lock file; it stands alone")
 
     def asked(self) -> "shard.Request | Lock":
         """What is asked for. Raises UsageError."""
         if self.lock is None:
-            return shard.Request.from_dict(self.model_dump(exclude={"lock"}))
+            return self.request()
         if others := sorted(self.model_fields_set - {"lock"}):
             raise UsageError(f"a lock stands alone, '{others[0]}' beside it has no meaning")
         return Lock.from_json(json.dumps(self.lock))
@@ -154,9 +163,9 @@ async def one_shard(
 async def urls(
     request: Request,
     service: Shared,
-    asked: Annotated[DatasetBody, Query()],
+    asked: Annotated[DatasetQuery, Query()],
 ) -> Response:
     """Shard URLs of a query, one a line: what `wds.WebDataset` takes."""
-    held = await service.in_store(lambda: make(service, asked.asked()))
+    held = await service.in_store(lambda: make(service, asked.request()))
     shards = _located(held, service.base_url(request)).shards
     return PlainTextResponse("".join(f"{one.url}\n" for one in shards))

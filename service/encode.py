@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
+from schemas.errors import SqlError
+
 
 def plain(value: Any) -> Any:
     """A Python value as JSON types: ids and bytes in hex, times in ISO form, NaN as text."""
@@ -76,14 +78,20 @@ def _arrow(table: pa.Table) -> bytes:
 
 def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    try:
+        pq.write_table(table, sink, compression="zstd")
+    except pa.ArrowNotImplementedError as error:
+        reason = str(error).partition("\n")[0]
+        raise SqlError(
+            f"parquet cannot hold this: {reason}", "cast it, or ask for arrow"
+        ) from error
     return bytes(sink.getvalue())
 
 
+# Format of an answer -> its media type, and what makes it.
 FORMATS: dict[str, tuple[str, Callable[[pa.Table], bytes]]] = {
     "json": ("application/json", _json),
     "csv": ("text/csv; charset=utf-8", _csv),
     "arrow": ("application/vnd.apache.arrow.stream", _arrow),
     "parquet": ("application/vnd.apache.parquet", _parquet),
 }
-"""Format of an answer -> its media type, and what makes it."""

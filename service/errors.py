@@ -10,9 +10,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from schemas.errors import AuthError, MeleeError, NotFoundError, UsageError
+from schemas.errors import AuthError, BusyError, MeleeError, NotFoundError, UsageError
 
 _LOG = logging.getLogger("service")
+_HEADERS: dict[type[MeleeError], dict[str, str]] = {
+    AuthError: {"www-authenticate": "Bearer"},
+    BusyError: {"retry-after": "1"},
+}
 _CODES = {
     404: "not_found",
     405: "method_not_allowed",
@@ -39,8 +43,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 def error_response(error: MeleeError) -> JSONResponse:
     """The answer that tells of one of our errors."""
-    headers = {"www-authenticate": "Bearer"} if isinstance(error, AuthError) else {}
-    return _response(error.http_status, error.as_dict(), headers)
+    return _response(error.http_status, error.as_dict(), _HEADERS.get(type(error), {}))
 
 
 def install(app: FastAPI) -> None:
@@ -66,7 +69,7 @@ async def _on_ours(request: Request, error: Exception) -> JSONResponse:
 async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = ".".join(str(step) for step in first["loc"][1:]) or str(first["loc"][0])
+    place = ".".join(step for step in first["loc"][1:] if isinstance(step, str)) or "body"
     return error_response(
         UsageError(f"{place}: {first['msg']}", "GET /docs shows what is expected")
     )

@@ -97,7 +97,7 @@ class _Stream(Response):
             await self._sender.send(self._slice, scope, send)
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # a plain function would take a thread each time
     service: Service = request.app.state.service
     return service
 

@@ -27,6 +27,8 @@ _EXPRESSIONS = {
     "COLUMN_REF", "CONSTANT", "FUNCTION", "COMPARISON", "CONJUNCTION", "OPERATOR", "CASE", "CAST",
     "BETWEEN", "STAR", "WINDOW", "SUBQUERY", "LAMBDA", "COLLATE", "POSITIONAL_REFERENCE",
 }  # fmt: skip
+# Every literal such as 1.5 carries one; UNBOUND_TYPE_INFO would be a type by a name of its own.
+_TYPES = {"DECIMAL_TYPE_INFO", "LIST_TYPE_INFO", "ARRAY_TYPE_INFO", "STRUCT_TYPE_INFO"}
 _TABLE_FUNCTIONS = {"range", "generate_series", "unnest"}
 # A name of a common table expression is known outside its own SELECT as well, so it must not be
 # the name of anything that DuckDB knows without us.
@@ -110,7 +112,7 @@ def _check_node(node: Node, tables: set[str], named: set[str]) -> None:
         return
     if "class" in node:
         _check_expression(node)
-    elif kind not in _REFERENCES:
+    elif kind not in _REFERENCES | _TYPES:
         raise _refused(kind.lower().replace("_", " "), node)
     elif kind == "BASE_TABLE":
         _check_table(node, tables, named)

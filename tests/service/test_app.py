@@ -73,7 +73,9 @@ def test_requests_at_once_are_capped(url: str, app: FastAPI) -> None:
     for thread in waiting:
         thread.start()
     time.sleep(0.5)
-    assert_error(httpx.get(url + "/v1/health"), 503, "busy")
+    busy = httpx.get(url + "/v1/health")
+    assert_error(busy, 503, "busy")
+    assert busy.headers["retry-after"] == "1"
     app.state.release.set()
     for thread in waiting:
         thread.join()
@@ -113,7 +115,7 @@ def test_threads_end_with_the_application(empty_store: Path) -> None:
     with running(create_app(Settings(store=empty_store, port=0))) as url:
         httpx.get(url + "/v1/health")
         httpx.get(url + "/v1/schema")
-    assert threading.active_count() == before
+    assert threading.active_count() <= before, threading.enumerate()
     assert open_files() <= files
 
 

@@ -291,3 +291,19 @@ def test_the_cache_is_bounded_by_games(layout: Layout) -> None:
     assert [len(s.table) for s in kept] == [11, 12]
     large = cache.put(select(layout, shard.Request(seed=5)))
     assert cache.get(large.selection.dataset_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["request", "lock"])
+def test_the_trainers_stream_reads_it(client: httpx.Client, layout: Layout, how: str) -> None:
+    from training.stream import ShardStream, open_dataset
+
+    request = shard.Request(query="char='fox' or opp_char='fox'", games_per_shard=3)
+    selection = select(layout, request)
+    asked: dict[str, Any] = {"request": request, "lock": selection.lock()}
+    dataset = open_dataset(str(client.base_url), **{how: asked[how]})
+    assert dataset.manifest.dataset_id == selection.dataset_id
+    samples = list(ShardStream(dataset, epoch=0, seed=1))
+    files = {m.game_id: layout.game_path(m.game_id, m.rev) for m in selection.members}
+    assert {s["__key__"] for s in samples} == set(files)
+    assert all(s["parquet"] == files[s["__key__"]].read_bytes() for s in samples)

@@ -58,6 +58,20 @@ def test_numbers_that_json_has_not(client: httpx.Client) -> None:
     assert ask(client, sql).json()["rows"] == [["nan", "-inf", None, "é"]]
 
 
+def test_any_type_fits_any_format(client: httpx.Client) -> None:
+    sql = (
+        "select game_id, [1, null] as l, {'a': 'x'} as s, 1.5 as d,"
+        " '\\xFF'::blob as b, time '10:00' as t, date '2020-01-02' as day,"
+        " true as yes,"
+        " 170141183460469231731687303715884105727::hugeint as h from games limit 1"
+    )
+    got = {f: ask(client, sql, format=f) for f in ("json", "csv", "arrow", "parquet")}
+    assert {f: r.status_code for f, r in got.items()} == dict.fromkeys(got, 200), got["csv"].text
+    (row,) = got["json"].json()["rows"]
+    assert row[1:7] == [[1, None], {"a": "x"}, "1.5", "ff", "10:00:00", "2020-01-02"]
+    assert '"[1, null]"' in got["csv"].text
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -68,6 +82,7 @@ def test_numbers_that_json_has_not(client: httpx.Client) -> None:
         ({"sql": "select 1", "over": "char='fxo'"}, 400, "unknown_name"),
         ({"sql": "select 1", "snapshot": 98765}, 404, "not_found"),
         ({"sql": "select 1", "format": "xml"}, 400, "usage"),
+        ({"sql": "select interval 1 month as i", "format": "parquet"}, 400, "sql"),
         ({"sql": "select " + "1," * 40_000 + "1"}, 400, "usage"),
         ({"sequel": "select 1"}, 400, "usage"),
         ({"sql": "select * from range(2000000)"}, 413, "limit"),

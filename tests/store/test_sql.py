@@ -168,6 +168,8 @@ def test_values_leave_as_they_are_used_outside(catalog: Catalog) -> None:
         "select * exclude (code, opp_code) from perspectives limit 3",
         "select char, row_number() over (partition by char order by n_frames) from perspectives",
         "select unnest(range(3)) as x union all select * from generate_series(1, 3)",
+        "select avg(seconds)::decimal(9, 1) from games where seconds > 0.5",
+        "select [1.5]::float[], [1, 2]::int[2], row(1)::struct(a int)",
         "describe perspectives",
         "summarize games",
         "with recursive n(i) as (select 1 union all select i + 1 from n where i < 5) from n",
