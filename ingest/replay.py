@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from peppi_py import _peppi
@@ -25,6 +26,7 @@ from ingest.container import Container, open_container
 from ingest.resolve import (
     RANDALL_STAGE,
     STAGE_EVENTS,
+    Ints,
     StageEvent,
     carry_forward,
     item_slots,
@@ -32,6 +34,7 @@ from ingest.resolve import (
     randall,
 )
 from ingest.rules import Refusal, check_start
+from ingest.slp import KINDS, split
 from schemas.columns import FRAME, ITEM, PLAYER, STAGE, Column
 from schemas.game import FULL, REVISION, SIDES
 
@@ -63,10 +66,11 @@ def parse(source: Path | bytes) -> ParsedGame:
     found = [field.name for field in game.frames.type.field("ports").type]
     if found != named:
         raise Refusal("unreadable", f"players on {named}, but frames of {found}")
-    rows = last_copies(game.frames.field("id").to_numpy())
-    frames = game.frames if rows is None else game.frames.take(pa.array(rows))
+    whole = _placed(game.frames, container)
+    rows = last_copies(whole.field("id").to_numpy())
+    frames = whole if rows is None else whole.take(pa.array(rows))
     table = _table(frames, ports, container.start.stage)
-    return ParsedGame(table, _footer(container, game, len(game.frames) - len(frames)))
+    return ParsedGame(table, _footer(container, game, len(whole) - len(frames)))
 
 
 def _footer(container: Container, game: Any, rollback_rows: int) -> dict[str, Any]:
@@ -126,6 +130,54 @@ def _memory_file(_process: int) -> int:
     """One file in memory a process, written over by each replay: its pages stay, which is worth a
     tenth of peppi's time. It is gone with the process."""
     return os.memfd_create("replay")
+
+
+# --- characters that are out ----------------------------------------------------------------------
+
+
+def _placed(frames: pa.StructArray, container: Container) -> pa.StructArray:
+    """peppi's frames with each character's rows where they were recorded.
+
+    Before Slippi 2.2 no event begins a frame, and peppi closes the gap where a character is out (a
+    lost Nana): later rows move up, and the nulls stand at the end. Raises Refusal where the events
+    are not those that peppi has read.
+    """
+    ports = frames.field("ports")
+    out = any(character.null_count for port in ports.flatten() for character in port.flatten())
+    if not out or tuple(container.start.payload[:2]) >= KINDS["start"].since:
+        return frames
+    events = split(container.data)
+    pre, post = events.records("pre"), events.records("post")
+    starts = np.diff(pre["frame"], prepend=np.iinfo(np.int32).min) != 0
+    if not np.array_equal(pre["frame"][starts], frames.field("id").to_numpy()):
+        raise Refusal("unreadable", "a character is out, and the frames it was on cannot be told")
+    row = np.cumsum(starts) - 1
+    placed = {}
+    for field, port in zip(ports.type, ports.flatten(), strict=True):
+        characters = {}
+        for role, rows in zip(field.type, port.flatten(), strict=True):
+            sent, got = (_sent_by(event, field.name, role.name) for event in (pre, post))
+            if not np.array_equal(pre["frame"][sent], post["frame"][got]):
+                raise Refusal("unreadable", "a character is out, and half of a frame of it is lost")
+            characters[role.name] = _spread(rows, row[sent])
+        placed[field.name] = _struct(characters)
+    columns = dict(zip((field.name for field in frames.type), frames.flatten(), strict=True))
+    return _struct(columns | {"ports": _struct(placed)})
+
+
+def _sent_by(events: npt.NDArray[np.void], port: str, role: str) -> npt.NDArray[np.bool_]:
+    """Which events are one character's, named as peppi does: P1 to P4, leader or follower."""
+    own = events["port"] == int(port.removeprefix("P")) - 1
+    return np.asarray(own & (events["follower"] == (role == "follower")))
+
+
+def _spread(character: pa.StructArray, rows: Ints) -> pa.StructArray:
+    """A character's closed-up events at these rows of the game; null on all others."""
+    if len(rows) != len(character) - character.null_count or (np.diff(rows) <= 0).any():
+        raise Refusal("unreadable", "a character is out, and not all of its events were read")
+    source = np.full(len(character), -1)
+    source[rows] = np.arange(len(rows))
+    return character.take(pa.array(source, mask=source < 0))
 
 
 # --- table ----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 from peppi_py import _peppi
@@ -13,6 +14,7 @@ from ingest.container import open_container
 from ingest.replay import ParsedGame, parse
 from ingest.resolve import item_slots
 from ingest.rules import Refusal
+from ingest.slp import split
 from ingest.synthetic import SyntheticGame, make_game
 from ingest.synthetic.truth import Side
 from schemas.columns import FRAME, ITEM, PLAYER, STAGE, Column
@@ -97,6 +99,37 @@ def test_stage_state_comes_back(stage: str) -> None:
     parsed = parse(game.slp)
     assert_equals_truth(game, parsed.table)
     assert parsed.footer["rollback_rows"] == len(game.order) - game.truth.n_frames > 0
+
+
+@pytest.mark.parametrize("version", [(0, 1), (1, 2), (2, 0), (2, 1), (2, 2)])
+def test_a_nana_who_comes_back_keeps_her_frames(version: tuple[int, int]) -> None:
+    """Before 2.2 peppi closes the gap: what it gives as it stands would be on wrong frames."""
+    game = make_game(2, chars=("ice_climbers", "fox"), version=version, n_frames=3000)
+    nana = game.truth.followers[0]
+    assert nana is not None
+    assert (np.diff(nana.present.astype(int)) == 1).any()
+    assert_equals_truth(game, parse(game.slp).table)
+
+
+def without_events(slp: bytes, *lost: tuple[int, int]) -> bytes:
+    """The same file without Nana's nth event of a kind, for each (code, n)."""
+    events = split(slp)
+    for code, nth in lost:
+        ats = [at for found, at in split(slp).events if found == code and slp[at + 5] == 1]
+        at, size = ats[nth] - 1, events.sizes[code] + 1
+        raw = int.from_bytes(slp[11:15], "big") - size
+        slp = slp[:11] + raw.to_bytes(4, "big") + slp[15:at] + slp[at + size :]
+    return slp
+
+
+def test_a_nana_of_half_frames_is_refused() -> None:
+    game = make_game(2, chars=("ice_climbers", "fox"), version=(2, 0), n_frames=3000)
+    x = leaf(parse(game.slp).table, "p0.follower.position_x")
+    less = parse(without_events(game.slp, (0x37, 100), (0x38, 100))).table
+    expected = pa.compute.if_else(pa.array(np.arange(len(x)) != 100), x, None)
+    assert_same(leaf(less, "p0.follower.position_x"), expected, "x")
+    with pytest.raises(Refusal, match="half of a frame"):
+        parse(without_events(game.slp, (0x37, 100), (0x38, 200)))
 
 
 def test_a_leaf_is_there_from_its_version_on() -> None:
@@ -200,11 +233,25 @@ def assert_equals_raw(path: Path, parsed: ParsedGame) -> None:
     ports = [field.name for field in frames.type.field("ports").type]
     for side, port in zip(SIDES, ports, strict=True):
         assert assert_character(parsed, side, frames, f"ports.{port}.leader", rows) >= 20
-        if raw_leaf(frames, f"ports.{port}.follower", rows) is not None:
-            assert_character(parsed, f"{side}.follower", frames, f"ports.{port}.follower", rows)
+        if raw_leaf(frames, f"ports.{port}.follower") is not None:
+            is_closed_up = tuple(parsed.footer["start"]["slippi"]["version"]) < (2, 2)
+            hers = closed_up(path, port, sorted(last)) if is_closed_up else rows
+            assert_character(parsed, f"{side}.follower", frames, f"ports.{port}.follower", hers)
         else:
             assert leaf(parsed.table, f"{side}.follower") is None
     assert_items(parsed.table, frames, rows)
+
+
+def nana_events(path: Path, kind: str, port: str) -> npt.NDArray[np.void]:
+    """The follower's events of one kind, in file order, read without peppi."""
+    events = split(path.read_bytes()).records(kind)
+    return np.asarray(events[(events["port"] == int(port[1]) - 1) & (events["follower"] == 1)])
+
+
+def closed_up(path: Path, port: str, frames: list[int]) -> pa.Array:
+    """Peppi's rows of Nana's frames where it closed her gaps: the nth is of her nth event."""
+    rows = {frame: n for n, frame in enumerate(nana_events(path, "post", port)["frame"].tolist())}
+    return pa.array([rows.get(frame) for frame in frames], pa.int64())
 
 
 def assert_items(table: pa.Table, frames: pa.StructArray, rows: pa.Array) -> None:
@@ -248,6 +295,36 @@ def test_every_real_game_is_stored_bit_by_bit(replays: Path) -> None:
         assert_equals_raw(path, ParsedGame(read, parsed.footer))
         compared += 1
     assert compared >= 120
+
+
+@pytest.mark.replays
+def test_an_early_nana_stands_on_the_frames_of_her_events(replays: Path) -> None:
+    """In every real game before 2.2, every value of hers equals the event of that frame."""
+    gone = 0
+    for _, path, row in real_games(replays):
+        if "ICE_CLIMBERS" not in row["characters"] or row["players"] != "2":
+            continue
+        if split(path.read_bytes()).version >= (2, 2):
+            continue
+        table = parse(path).table
+        for side in SIDES:
+            if (nana := leaf(table, f"{side}.follower")) is not None:
+                port = f"P{leaf(table, f'{side}.port')[0]}"
+                assert_equals_events(table, side, path, port)
+                gone += nana.null_count
+    assert gone == 326
+
+
+def assert_equals_events(table: pa.Table, side: str, path: Path, port: str) -> None:
+    for kind in ("pre", "post"):
+        events = nana_events(path, kind, port)
+        there = pa.compute.is_in(table["frame"].combine_chunks(), pa.array(events["frame"] + 0))
+        assert there.equals(leaf(table, f"{side}.follower").is_valid())
+        for name in (events.dtype.names or ())[4:]:
+            stored = leaf(table, f"{side}.follower.{name}")
+            if name != "random_seed":
+                sent = events[name].astype(events[name].dtype.newbyteorder("="))
+                assert_same(stored.drop_null(), pa.array(sent), name)
 
 
 @pytest.mark.replays
