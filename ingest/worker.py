@@ -81,7 +81,7 @@ def process(layout: Layout, data: bytes, sha256: bytes) -> Outcome | StoreError:
     except Refusal as refusal:
         return Outcome("refused", sha256, len(data), refusal.rule, refusal.detail)
     except Exception as error:  # noqa: BLE001 - hostile bytes; one replay costs one replay
-        detail = f"{type(error).__name__}: {error}"[:500]
+        detail = f"{type(error).__name__}: {error}"
         return Outcome("refused", sha256, len(data), "crashed", detail)
     try:
         write_atomic(layout.game_path(game_id), encoded)

@@ -38,6 +38,7 @@ ATTEMPTS = 2
 STARTS = 3
 """So often in a row a worker may fail to start before the ingest gives up."""
 START_SECONDS_MAX = 120.0
+DETAIL_CHARS_MAX = 500
 PROGRESS_INTERVAL_S = 0.2
 
 
@@ -197,7 +198,8 @@ def _ledger_row(item: sources.Item, outcome: Outcome) -> dict[str, object]:
         "replay_bytes": outcome.replay_bytes if outcome.sha256 else None,
         "outcome": outcome.name,
         "rule": outcome.rule,
-        "detail": outcome.detail,
+        # one line: peppi's panics come with line breaks and runs of blanks
+        "detail": outcome.detail and " ".join(outcome.detail.split())[:DETAIL_CHARS_MAX],
         "rev": REVISION,
         "seen_at": datetime.now(UTC).replace(tzinfo=None),
     }

@@ -96,6 +96,8 @@ def test_every_file_is_in_the_ledger(folder: Path, peace: Path) -> None:
     assert rows["cut.slp"]["rule"] == "truncated"
     assert rows["empty.slp"]["detail"] == "empty"
     assert "panicked" in rows["old.slp"]["detail"]
+    details = [row["detail"] for row in rows.values() if row["detail"]]
+    assert details == [" ".join(detail.split()) for detail in details]
     assert rows["no metadata.slp"]["outcome"] == "repaired"
     outcomes = {rows["1.slp"]["outcome"], rows["copy of 1.slp"]["outcome"]}
     assert outcomes == {"stored", "known"}
