@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
     parser.add_argument("--games", type=positive, default=48, help="simulated games (default: 48)")
-    parser.add_argument("--steps", type=positive, default=3000, help="training steps (3000)")
+    parser.add_argument("--steps", type=positive, default=1200, help="training steps (1200)")
     parser.add_argument("--no-replays", action="store_true", help="simulated games only")
     args = parser.parse_args(argv)
     return console.guard(lambda: run(args), debug=False)
@@ -56,15 +56,14 @@ def run(args: argparse.Namespace) -> int:
         console.say(f"serving at {url}")
         train = ["--query", QUERY, "--url", url, "--steps", args.steps, "--run-dir", run_dir]
         step("a world model of Fox, from the service's stream", "train", *train)
-        step("its dream beside the truth", "eval", run_dir, "--url", url)
 
     spent = console.human_seconds(time.monotonic() - started)
     console.say(f"\ndone in {spent}. Look at:")
     for name, what in (
-        ("report/rollout.png", "truth and dream as a picture"),
-        ("report/rollout.html", "the same, frame by frame, in a browser"),
-        ("report/rollout.json", "the same as numbers"),
-        ("log.jsonl", "losses and metrics of the run"),
+        ("rollout.png", "a real stretch of a game, and the model's dream of it"),
+        ("rollout.html", "the same frame by frame: open it in a browser"),
+        ("rollout.json", "the same as numbers"),
+        ("report.txt", "one-step metrics beside the baselines"),
     ):
         path = run_dir / name
         if not path.exists():
