@@ -23,6 +23,7 @@ RULES = {
     "too_large": "more bytes than any replay has",
     "bad_file": "the file cannot be read from disk",
     "bad_archive": "the archive, or the rest of it, cannot be read",
+    "nested_archive": "an archive inside an archive: its replays were not looked at",
     "bad_member": "this member of an archive cannot be read",
 }
 """rule -> what it refuses"""

@@ -11,6 +11,12 @@ from py7zr.io import Py7zIO, WriterFactory
 Member = tuple[str, bytes]
 
 
+def names(path: Path) -> list[str]:
+    """Names of all members that are files. Raises whatever py7zr does for a damaged archive."""
+    with path.open("rb") as file, SevenZipFile(file) as archive:
+        return [member.filename for member in archive.list() if not member.is_directory]
+
+
 def members(path: Path, wanted: Callable[[str], bool], bytes_max: int) -> Iterator[Member]:
     """Names and bytes (cut at `bytes_max`) of the members whose names are wanted.
 

@@ -1,7 +1,8 @@
 """Where replays come from: files, folders, archives. One work item a replay, in a fixed order.
 
 Nothing is unpacked to disk and nothing is opened by a member's name, so hostile names do no harm; a
-member is read up to a limit. What cannot be read becomes an item with a rule, never an exception.
+member is read up to a limit. What cannot be read becomes an item with a rule, never an exception;
+pictures, notes and the like are passed over, archives never are.
 """
 
 import gzip
@@ -111,6 +112,15 @@ def _is_replay(name: str) -> bool:
     return name.lower().endswith(_REPLAYS)
 
 
+def _is_archive(name: str) -> bool:
+    return name.lower().endswith(_ARCHIVE_ENDINGS)
+
+
+def _nested(path: Path, name: str) -> Item:
+    detail = "an archive inside an archive is not opened; unpack the outer one"
+    return Item(path, _printable(name), rule="nested_archive", detail=detail)
+
+
 def _printable(name: str) -> str:
     """Names are bytes to the system: what is no UTF-8 becomes a replacement sign."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("\0", "�")
@@ -127,15 +137,19 @@ def _line(error: BaseException) -> str:
 def _zip(path: Path) -> Iterator[Item]:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
-            if not entry.is_dir() and _is_replay(entry.filename):
+            if _is_replay(entry.filename) and not entry.is_dir():
                 yield _member(path, entry.filename, partial(archive.open, entry))
+            elif _is_archive(entry.filename) and not entry.is_dir():
+                yield _nested(path, entry.filename)
 
 
 def _tar(path: Path) -> Iterator[Item]:
     with path.open("rb") as file, tarfile.open(fileobj=_unpacked(path, file), mode="r|") as archive:
         for entry in archive:
-            if not entry.isdir() and _is_replay(entry.name):
+            if _is_replay(entry.name) and not entry.isdir():
                 yield _tar_member(path, archive, entry)
+            elif _is_archive(entry.name) and not entry.isdir():
+                yield _nested(path, entry.name)
 
 
 def _tar_member(path: Path, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Item:
@@ -160,17 +174,22 @@ def _unpacked(path: Path, file: IO[bytes]) -> Any:
 
 
 def _seven_zip(path: Path) -> Iterator[Item]:
-    from ingest.seven_zip import members  # py7zr takes 0.2 s to import, and workers need none
+    from ingest import seven_zip  # py7zr takes 0.2 s to import, and workers need none
 
-    return (
-        _member(path, name, partial(io.BytesIO, data))
-        for name, data in members(path, _is_replay, REPLAY_BYTES_MAX + 1)
-    )
+    yield from (_nested(path, name) for name in seven_zip.names(path) if _is_archive(name))
+    for name, data in seven_zip.members(path, _is_replay, REPLAY_BYTES_MAX + 1):
+        yield _member(path, name, partial(io.BytesIO, data))
+
+
+def _unknown(path: Path) -> Iterator[Item]:
+    yield Item(path, rule="bad_archive", detail="this kind of archive is not read; unpack it")
 
 
 _ARCHIVES: tuple[tuple[tuple[str, ...], Callable[[Path], Iterator[Item]]], ...] = (
     ((".zip",), _zip),
     ((".7z",), _seven_zip),
     ((".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tzst"), _tar),
+    ((".rar", ".tar.bz2", ".tbz2"), _unknown),
 )
-_KNOWN = (*_REPLAYS, *(ending for endings, _ in _ARCHIVES for ending in endings))
+_ARCHIVE_ENDINGS = tuple(ending for endings, _ in _ARCHIVES for ending in endings)
+_KNOWN = (*_REPLAYS, *_ARCHIVE_ENDINGS)

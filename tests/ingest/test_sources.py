@@ -18,49 +18,55 @@ from schemas.errors import UsageError
 
 REPLAYS = {f"set {n}/Game #{n}.slp": os.urandom(10_000 + n) for n in range(5)}
 OTHERS = {"readme.txt": b"x", "set 1/picture.png": b"y"}
+NESTED = {"set 1/more.7z": b"no 7z, but named so", "all.TAR.gz": b"", "old.rar": b"Rar!"}
+Files = dict[str, bytes]
+PLAIN: Files = REPLAYS | OTHERS
 
 
-def make_zip(path: Path) -> None:
+def make_zip(path: Path, members: Files = PLAIN) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in {**REPLAYS, **OTHERS}.items():
+        for name, data in members.items():
             archive.writestr(name, data)
 
 
-def make_seven_zip(path: Path) -> None:
+def make_seven_zip(path: Path, members: Files = PLAIN) -> None:
     with py7zr.SevenZipFile(path, "w") as archive:
-        for name, data in {**REPLAYS, **OTHERS}.items():
+        for name, data in members.items():
             archive.writef(io.BytesIO(data), name)
 
 
-def tar_bytes() -> bytes:
+def tar_bytes(members: Files) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, data in {**REPLAYS, **OTHERS}.items():
+        for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return out.getvalue()
 
 
-def make_tar(path: Path) -> None:
-    path.write_bytes(tar_bytes())
+def make_tar(path: Path, members: Files = PLAIN) -> None:
+    path.write_bytes(tar_bytes(members))
 
 
-def make_tar_gz(path: Path) -> None:
-    path.write_bytes(gzip.compress(tar_bytes()))
+def make_tar_gz(path: Path, members: Files = PLAIN) -> None:
+    path.write_bytes(gzip.compress(tar_bytes(members)))
 
 
-def make_tar_zst(path: Path) -> None:
-    path.write_bytes(zstandard.compress(tar_bytes()))
+def make_tar_zst(path: Path, members: Files = PLAIN) -> None:
+    path.write_bytes(zstandard.compress(tar_bytes(members)))
 
 
-def make_tar_xz(path: Path) -> None:
-    with tarfile.open(path, "w:xz") as archive, tarfile.open(fileobj=io.BytesIO(tar_bytes())) as t:
+def make_tar_xz(path: Path, members: Files = PLAIN) -> None:
+    with (
+        tarfile.open(path, "w:xz") as archive,
+        tarfile.open(fileobj=io.BytesIO(tar_bytes(members))) as t,
+    ):
         for info in t:
             archive.addfile(info, t.extractfile(info))
 
 
-MAKERS: dict[str, Callable[[Path], None]] = {
+MAKERS: dict[str, Callable[..., None]] = {
     "a.zip": make_zip,
     "a.7z": make_seven_zip,
     "a.tar": make_tar,
@@ -78,6 +84,31 @@ def test_archives_give_their_replays(name: str, tmp_path: Path) -> None:
     assert {item.member: item.data for item in found} == REPLAYS
     assert {item.source for item in found} == {str(path)}
     assert not any(item.rule for item in found)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_archives_in_archives_are_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    MAKERS[name](path, PLAIN | NESTED)
+    found = list(items([path]))
+    assert {item.member: item.data for item in found if item.rule is None} == REPLAYS
+    left = {item.member: item.rule for item in found if item.rule}
+    assert left == dict.fromkeys(NESTED, "nested_archive")
+    assert len(found) == len(REPLAYS) + len(NESTED)
+
+
+def test_an_archive_that_no_reader_knows_is_named(tmp_path: Path) -> None:
+    (tmp_path / "season.rar").write_bytes(b"Rar!")
+    (found,) = items([tmp_path])
+    assert (found.rule, found.member) == ("bad_archive", None)
+    assert found.detail == "this kind of archive is not read; unpack it"
+
+
+def test_folders_in_archives_are_no_replays_and_no_archives(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.mkdir("x.slp")
+        archive.mkdir("y.zip")
+    assert list(items([tmp_path])) == []
 
 
 @pytest.mark.parametrize("name", MAKERS)
