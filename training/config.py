@@ -47,7 +47,7 @@ class TrainConfig:
     steps: int | None = _setting(None, f"optimiser steps (default: {DEFAULT_STEPS})")
     epochs: int | None = _setting(None, "whole passes over the training windows, instead of steps")
     batch: int = _setting(512, "windows in a step")
-    lr: float = _setting(1e-3, "learning rate at the end of the warm-up")
+    lr: float = _setting(2e-3, "learning rate at the end of the warm-up")
     warmup: float = _setting(0.05, "share of the steps over which the learning rate rises")
     weight_decay: float = _setting(0.01, "AdamW's decay of matrices; never of biases and SSM terms")
     clip: float = _setting(1.0, "largest norm of a step's gradient")

@@ -31,7 +31,7 @@ LAST_VALIDATION = 16
 SUBSET_SEED = 0
 """Validations look at the same windows, in every run."""
 RECIPES: dict[str, tuple[dict[str, Any], Weights]] = {
-    "glide": ({"glide": True}, Weights(continuous=2.0, velocity=1.0, motion_beta=0.01)),
+    "glide": ({"glide": True}, Weights(continuous=20.0, velocity=10.0, motion_beta=0.01)),
     "original": ({}, Weights()),
 }
 """recipe -> (changes to the model's config, weights of its loss). Both learn the same heads."""

@@ -56,25 +56,16 @@ class WorldModel(nn.Module, ABC):
     Both players share the embedding tables. `forward` returns, by the original's names, the heads'
     outputs: changes of core and velocity and values of dynamics in the view's scale, logits else.
 
-    glide: the heads of core and velocity speak in game units, those of positions of the difference
-    to the last movement. Constant velocity is a strong guess (a third of persistence's error): this
-    starts from it, and a step of the optimiser then moves a fighter by a hair, not by a unit.
+    glide: core and velocity have a network of their own (Motion) beside their heads, and positions
+    are predicted as a difference to the last movement: constant velocity is a strong guess (a third
+    of persistence's error), and this starts from it.
     """
-
-    _core_scale: Tensor
-    _velocity_scale: Tensor
 
     def __init__(self, view: View, context: int, width: int, *, glide: bool = False) -> None:
         super().__init__()
         if glide and context < 2:
             raise UsageError("a context of one frame shows no movement", "at least 2, or no glide")
-        self.view, self.context, self.glide = view, context, glide
-        names = [view.floats[i].name for i in view.core]
-        self._position_heads = [p * len(names) + names.index(n) for p in (0, 1) for n in ("x", "y")]
-        self._position_columns = [view.both(view.core)[head] for head in self._position_heads]
-        for name, group in (("core", view.core), ("velocity", view.velocity)):
-            scales = torch.tensor([view.floats[i].scale for i in group] * 2)
-            self.register_buffer(f"_{name}_scale", scales, persistent=False)
+        self.view, self.context = view, context
         self._embeds = [f"{_short(feature.name)}_embed" for feature in view.ints]
         for name, feature in zip(self._embeds, view.ints, strict=True):
             self.add_module(name, nn.Embedding(feature.vocab, feature.width))
@@ -84,15 +75,9 @@ class WorldModel(nn.Module, ABC):
         self._heads = tuple(head_widths(view))
         for name, n in head_widths(view).items():
             self.add_module(f"{name}_head", nn.Linear(width, n))
+        self.motion = Motion(view, self.frame_width) if glide else None
         if glide:
-            for name in ("continuous_head", "velocity_head"):
-                self._silence(name)
-
-    def _silence(self, name: str) -> None:
-        """Let a head begin by predicting no change: noise costs it hundreds of steps."""
-        head = self.get_submodule(name)
-        for parameter in head.parameters():
-            nn.init.zeros_(parameter)
+            _silence(self.get_submodule("continuous_head"), self.get_submodule("velocity_head"))
 
     @property
     def n_parameters(self) -> int:
@@ -102,13 +87,20 @@ class WorldModel(nn.Module, ABC):
     def forward(self, floats: Tensor, ints: Tensor, controls: Tensor) -> dict[str, Tensor]:
         """floats (B, K, F) scaled, ints (B, K, I), controls (B, C) of the frame to predict."""
         pred = self.read(self.hidden(floats, ints, controls))
-        return self.moved_on(pred, floats[:, -2], floats[:, -1]) if self.glide else pred
+        return self.moved(pred, floats[:, -2:], ints[:, -1], controls)
 
-    def moved_on(self, pred: dict[str, Tensor], before: Tensor, last: Tensor) -> dict[str, Tensor]:
-        """A gliding model's prediction after its last two frames (B, F), as others give it."""
-        core = pred["continuous_delta"] * self._core_scale
-        core[:, self._position_heads] += (last - before)[:, self._position_columns]
-        velocity = pred["velocity_delta"] * self._velocity_scale
+    def moved(
+        self, pred: dict[str, Tensor], floats: Tensor, ints: Tensor, controls: Tensor
+    ) -> dict[str, Tensor]:
+        """The prediction of a gliding model, as others give it; that of another one as it is.
+
+        floats: the last two frames (B, 2, F). ints (B, I): of the last one.
+        """
+        if self.motion is None:
+            return pred
+        heads = torch.cat([pred["continuous_delta"], pred["velocity_delta"]], dim=1)
+        change = self.motion(heads, floats, self.embed(floats[:, -1], ints), controls)
+        core, velocity = change.tensor_split([pred["continuous_delta"].shape[1]], dim=1)
         return pred | {"continuous_delta": core, "velocity_delta": velocity}
 
     @abstractmethod
@@ -129,6 +121,53 @@ class WorldModel(nn.Module, ABC):
             )
             for name in self._heads
         }
+
+
+class Motion(nn.Module):
+    """How core and velocity change, from the last two frames and the next controllers.
+
+    A network of its own, because in a shared one the gradients of hundreds of action logits drown
+    those of movements; and in game units, because a movement of one unit is 0.05 in a view's scale.
+    """
+
+    SPEED_MAX = 10.0
+    """Units a frame; a respawn moves a fighter by hundreds."""
+
+    scale: Tensor
+
+    def __init__(self, view: View, frame_width: int, width: int = 256) -> None:
+        super().__init__()
+        self._core, self._velocity = view.both(view.core), view.both(view.velocity)
+        names = [view.floats[i].name for i in (*view.core, *view.core)]
+        self._positions = [at for at, name in enumerate(names) if name in ("x", "y")]
+        scales = [view.floats[i].scale for group in (view.core, view.velocity) for i in group * 2]
+        self.register_buffer("scale", torch.tensor(scales), persistent=False)
+        self.net = nn.Sequential(
+            nn.Linear(frame_width + len(scales) + view.n_control, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, len(scales)),
+        )
+        _silence(self.net[-1])
+
+    def forward(self, heads: Tensor, floats: Tensor, frame: Tensor, controls: Tensor) -> Tensor:
+        """heads (B, M) in units, floats (B, 2, F), frame (B, frame_width) -> changes (B, M) in the
+        view's scale: core, then velocity."""
+        moved = (floats[:, 1] - floats[:, 0])[:, self._core]
+        speeds = torch.cat([moved, floats[:, 1][:, self._velocity]], dim=1) / self.scale
+        speeds = speeds.clamp(-self.SPEED_MAX, self.SPEED_MAX)
+        change = (heads + wide(self.net(torch.cat([frame, speeds, controls], dim=1)))) * self.scale
+        glide = torch.zeros_like(change)
+        glide[:, self._positions] = moved[:, self._positions]
+        return change + glide
+
+
+def _silence(*layers: nn.Module) -> None:
+    """Let layers begin by predicting no change: unlearning noise costs hundreds of steps."""
+    for layer in layers:
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
 
 
 @dataclass(frozen=True)
@@ -253,9 +292,8 @@ class FrameStackMamba2(WorldModel):
         for layer, state in zip(self._typed_layers(), states, strict=True):
             x = layer.step(x, state)
         pred = self.read(self._condition(x, controls))
-        if not self.glide:
-            return pred
-        return self.moved_on(pred, floats if before is None else before, floats)
+        two = torch.stack([floats if before is None else before, floats], dim=1)
+        return self.moved(pred, two, ints, controls)
 
     def _condition(self, x: Tensor, controls: Tensor) -> Tensor:
         out: Tensor = self.final_norm(x) + self.ctrl_proj(controls)

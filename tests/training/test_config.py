@@ -36,7 +36,7 @@ def test_run_folder_follows_from_what_decides_the_weights() -> None:
         replace(FOX, query=" char  = 'fox'"),
     ):
         assert other.digest == FOX.digest
-    for other in (replace(FOX, lr=2e-3), replace(FOX, query="char='falco'"), replace(FOX, seed=1)):
+    for other in (replace(FOX, lr=3e-3), replace(FOX, query="char='falco'"), replace(FOX, seed=1)):
         assert other.digest != FOX.digest
     assert replace(FOX, run_dir="here").folder == Path("here")
 
@@ -101,4 +101,4 @@ def test_steps_of_a_run() -> None:
 
 def test_differences_are_words() -> None:
     assert differences(FOX.identity(), FOX) == []
-    assert differences(FOX.identity(), replace(FOX, lr=0.01)) == ["lr 0.001 -> 0.01"]
+    assert differences(FOX.identity(), replace(FOX, lr=0.01)) == ["lr 0.002 -> 0.01"]

@@ -107,7 +107,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(config: TrainConfig) -> 
 def test_refuses_the_folder_of_other_settings(config: TrainConfig) -> None:
     with open_run(config):
         pass
-    with pytest.raises(RunMismatchError, match=r"batch 512 -> 8, lr 0\.001 -> 0\.1"):
+    with pytest.raises(RunMismatchError, match=r"batch 512 -> 8, lr 0\.002 -> 0\.1"):
         open_run(replace(config, lr=0.1, batch=8)).__enter__()
     with open_run(replace(config, url="http://127.0.0.1:9", checkpoint_s=1)) as run:
         starts = run.read_json("env.json")
