@@ -67,12 +67,14 @@ class Catalog:
         """
         self.layout = layout
         _refuse_network(layout.root)
-        if not layout.catalog.exists():
-            _create(layout)
-        self._connection = _attach(layout, read_only)
-        if _missing_tables(self._connection):
+        is_new = not layout.catalog.exists()
+        self._connection = _create(layout) if is_new else _attach(layout, read_only)
+        if _missing_tables(self._connection):  # of an older format, or its maker was killed
             self._connection.close()
-            _create(layout)
+            self._connection = _create(layout)
+            is_new = True
+        if is_new and read_only:
+            self._connection.close()
             self._connection = _attach(layout, read_only)
 
     def __enter__(self) -> Self:
@@ -322,14 +324,17 @@ def _attach(layout: Layout, read_only: bool) -> duckdb.DuckDBPyConnection:
 
 
 def _missing_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    rows = connection.execute(
-        "select table_name from duckdb_tables() where database_name = 'lake'"
-    ).fetchall()
+    # not duckdb_tables(): that looks into every table of DuckLake's own as well
+    rows = connection.execute("show tables from lake").fetchall()
     return [name for name in TABLES if (name,) not in rows]
 
 
-def _create(layout: Layout) -> None:
-    """Make the missing tables, as one snapshot; several processes may do so at once."""
+def _create(layout: Layout) -> duckdb.DuckDBPyConnection:
+    """Make the missing tables, as one snapshot; several processes may do so at once.
+
+    Returns the connection that made them: opening another takes half a second, in which DuckDB
+    checks the signatures of its extensions.
+    """
     with _locked(layout):
         connection = _attach(layout, read_only=False)
         try:
@@ -341,8 +346,10 @@ def _create(layout: Layout) -> None:
                     order = ", ".join(SORTED_BY[name])
                     connection.execute(f"alter table lake.{name} set sorted by ({order})")
             connection.execute("commit")
-        finally:
+        except BaseException:
             connection.close()
+            raise
+    return connection
 
 
 @contextmanager
