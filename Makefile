@@ -36,7 +36,7 @@ fast: .venv/ok ## the tests that take under 5 s each
 	$(BIN)/python -m pytest -q -m 'not slow'
 
 test: .venv/ok ## the whole suite
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 demo: .venv/ok ## replays to a dreamed rollout in a few minutes (REPLAYS=dir for your own)
 	$(BIN)/python -m meleewm.demo

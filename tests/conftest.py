@@ -25,8 +25,10 @@ def replays() -> Path:
     if folder := os.environ.get("REPLAYS"):
         return Path(folder)
     unpack = SHARED / "replays" / "unpack"
-    if not unpack.exists():
-        pytest.skip("no real replays: ../shared/replays is missing and REPLAYS is not set")
+    missing = "no real replays: ../shared/replays is missing and REPLAYS is not set"
+    if not SHARED.exists():
+        pytest.skip(missing)
+    require(unpack.exists(), missing)
     out = ROOT / ".cache" / "replays"
     subprocess.run(["python3", str(unpack), str(out)], check=True, capture_output=True)
     return out

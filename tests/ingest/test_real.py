@@ -1,0 +1,253 @@
+"""Every real replay of ../shared, ingested once: who is stored, who is refused and why, bit by bit.
+
+Compared with peppi's raw arrays and with the files' own events, not with the code that stored them.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+from peppi_py import _peppi
+
+from ingest.replay import ParsedGame
+from ingest.resolve import item_slots
+from ingest.slp import split
+from ingest.workers import Summary, ingest
+from schemas.columns import FRAME, ITEM, PLAYER
+from schemas.game import SIDES
+from store.catalog import Catalog
+from store.layout import Layout, open_layout
+from store.parquet import read_footer, read_game
+from tests.conftest import SHARED, require
+from tests.ingest.test_replay import assert_same, leaf
+
+# make test keeps a file's tests in one process: so the replays are ingested once
+pytestmark = [pytest.mark.slow, pytest.mark.replays]
+
+GAMES_MIN = 120
+
+
+@dataclass(frozen=True)
+class Real:
+    """The replays, what manifest.csv says of each, and the store and summary of their ingest."""
+
+    folder: Path
+    manifest: dict[str, dict[str, str]]
+    layout: Layout
+    summary: Summary
+
+    @property
+    def games(self) -> list[tuple[Path, ParsedGame, dict[str, str]]]:
+        """Replay file, stored game and manifest row of every game that is to be stored."""
+        return [
+            (self.folder / row["file"], self.stored(sha256), row)
+            for sha256, row in self.manifest.items()
+            if cause(row) is None
+        ]
+
+    def stored(self, sha256: str) -> ParsedGame:
+        """The game file of a replay, read whole."""
+        data = self.layout.game_path(sha256[:32]).read_bytes()
+        return ParsedGame(read_game(data), read_footer(data))
+
+
+@pytest.fixture(scope="session")
+def real(replays: Path, tmp_path_factory: pytest.TempPathFactory) -> Real:
+    """All real replays in a store, by two workers."""
+    path = SHARED / "replays" / "manifest.csv"
+    require(path.exists(), "../shared/replays/manifest.csv says what the replays are")
+    with path.open() as file:
+        manifest = {row["sha256"]: row for row in csv.DictReader(file)}
+    there = all((replays / row["file"]).exists() for row in manifest.values())
+    require(there, f"{replays} has not all files of manifest.csv")
+    store = tmp_path_factory.mktemp("real") / "store"
+    summary = ingest([replays], store, workers=2)
+    return Real(replays, manifest, open_layout(store), summary)
+
+
+def cause(row: dict[str, str]) -> str | None:
+    """The rule that must refuse a file of the manifest; None for a game that must be stored."""
+    if "no slippi signature" in row["notes"]:
+        return "not_a_replay"
+    if any(mode in row["stage"] for mode in ("TARGET_TEST", "HOME_RUN")):
+        return "special_mode"
+    if row["players"] != "2":
+        return "not_two_players"
+    if "rawlen 0" in row["notes"] and "no game end" in row["notes"]:
+        return "unfinished"
+    if row["peppi_verdict"] != "parses":
+        return "unreadable"
+    return None if int(row["frames"]) else "no_frames"
+
+
+def test_every_replay_is_stored_or_refused_with_its_cause(real: Real) -> None:
+    with Catalog(real.layout, read_only=True) as catalog:
+        ledger = catalog.query("select hex(sha256) as sha, outcome, rule, detail from lake.replays")
+    rows = {row["sha"].lower(): row for row in ledger.to_pylist()}
+    assert set(rows) == set(real.manifest)
+    for sha256, row in rows.items():
+        told = real.manifest[sha256]
+        expected = cause(told)
+        assert (row["rule"], row["outcome"] == "stored") == (expected, expected is None), sha256
+        assert bool(row["detail"]) == (expected is not None)
+        if expected == "not_two_players":
+            assert row["detail"].startswith(f"{told['players']} players")
+
+
+def test_counts_add_up_and_reach_what_was_asked(real: Real) -> None:
+    summary, manifest = real.summary, real.manifest
+    refused = [rule for rule in map(cause, manifest.values()) if rule]
+    assert summary.refused == {rule: refused.count(rule) for rule in refused}
+    assert summary.files == len(manifest) == len(list(real.folder.rglob("*.slp")))
+    assert summary.files == summary.stored + len(refused)
+    assert (summary.repaired, summary.known) == (0, 0)
+    assert summary.replay_bytes == sum(int(row["bytes"]) for row in manifest.values())
+    assert summary.stored >= GAMES_MIN
+
+
+def test_every_game_is_stored_bit_by_bit(real: Real) -> None:
+    """What lies in the store equals what peppi gives, Nana's rows of before 2.2 on their frames."""
+    games = real.games
+    assert len(games) >= GAMES_MIN
+    for path, game, row in games:
+        assert len(game.table) == int(row["frames"])
+        assert_equals_raw(path, game)
+
+
+def version(game: ParsedGame) -> tuple[int, ...]:
+    return tuple(game.footer["start"]["slippi"]["version"])
+
+
+def raw_leaf(frames: pa.StructArray, source: str, rows: pa.Array | None = None) -> Any:
+    """A leaf of peppi's own struct at some rows, found without the code under test."""
+    array = frames
+    for name in source.split("."):
+        if array.type.get_field_index(name) < 0:
+            return None
+        array = array.flatten()[array.type.get_field_index(name)]
+    return array if rows is None else array.take(rows)
+
+
+def assert_character(
+    parsed: ParsedGame, path: str, frames: pa.StructArray, source: str, rows: pa.Array
+) -> int:
+    """Every leaf of one character, bit by bit. Returns how many were compared."""
+    compared = 0
+    for column in PLAYER:
+        if not column.source:
+            continue
+        expected = raw_leaf(frames, f"{source}.{column.source}", rows)
+        stored = leaf(parsed.table, f"{path}.{column.name}")
+        if column.name == "random_seed":
+            seed = parsed.table["random_seed"].combine_chunks()
+            stored = seed if stored is None else pa.compute.coalesce(stored, seed)
+            # where nothing was sent there is no seed either
+            stored = pa.compute.if_else(expected.is_valid(), stored, None)
+        if expected is None:
+            assert stored is None, column.name
+            continue
+        assert_same(stored, expected, f"{path}.{column.name}")
+        compared += 1
+    return compared
+
+
+def assert_equals_raw(path: Path, parsed: ParsedGame) -> None:
+    frames = _peppi.read_slippi(str(path), skip_frames=False).frames
+    ids = frames.field("id").to_pylist()
+    last = {frame: row for row, frame in enumerate(ids)}
+    rows = pa.array([last[frame] for frame in sorted(last)])
+    assert parsed.table["frame"].to_pylist() == sorted(last)
+    assert parsed.footer["rollback_rows"] == len(ids) - len(last)
+    for column in FRAME:
+        expected = raw_leaf(frames, column.source, rows)
+        stored = parsed.table[column.name].combine_chunks()
+        assert_same(stored, pa.nulls(len(rows), column.type) if expected is None else expected,
+                    column.name)  # fmt: skip
+    ports = [field.name for field in frames.type.field("ports").type]
+    for side, port in zip(SIDES, ports, strict=True):
+        assert assert_character(parsed, side, frames, f"ports.{port}.leader", rows) >= 20
+        if raw_leaf(frames, f"ports.{port}.follower") is not None:
+            hers = rows if version(parsed) >= (2, 2) else closed_up(path, port, sorted(last))
+            assert_character(parsed, f"{side}.follower", frames, f"ports.{port}.follower", hers)
+        else:
+            assert leaf(parsed.table, f"{side}.follower") is None
+    assert_items(parsed.table, frames, rows)
+
+
+def nana_events(path: Path, kind: str, port: str) -> npt.NDArray[np.void]:
+    """The follower's events of one kind, in file order, read without peppi."""
+    events = split(path.read_bytes()).records(kind)
+    return np.asarray(events[(events["port"] == int(port[1]) - 1) & (events["follower"] == 1)])
+
+
+def closed_up(path: Path, port: str, frames: list[int]) -> pa.Array:
+    """Peppi's rows of Nana's frames where it closed her gaps: the nth is of her nth event."""
+    rows = {frame: n for n, frame in enumerate(nana_events(path, "post", port)["frame"].tolist())}
+    return pa.array([rows.get(frame) for frame in frames], pa.int64())
+
+
+def assert_items(table: pa.Table, frames: pa.StructArray, rows: pa.Array) -> None:
+    if frames.type.get_field_index("item") < 0:
+        assert table["items"].null_count == len(table)
+        return
+    lists = frames.field("item").take(rows)
+    stored = table["items"].combine_chunks()
+    assert stored.offsets.to_pylist() == lists.offsets.to_pylist()
+    for column in ITEM:
+        name = column.source.removeprefix("item.")
+        expected = raw_leaf(lists.flatten(), name)
+        if column.source and expected is not None:
+            assert_same(stored.flatten().field(column.name), expected, column.name)
+    slots = item_slots(lists.flatten().field("id").to_numpy(), lists.offsets.to_numpy())
+    np.testing.assert_array_equal(stored.flatten().field("slot").to_numpy(), slots)
+
+
+def test_an_early_nana_stands_on_the_frames_of_her_events(real: Real) -> None:
+    """In every real game before 2.2, every value of hers equals the event of that frame."""
+    gone = 0
+    for path, game, row in real.games:
+        if "ICE_CLIMBERS" not in row["characters"] or version(game) >= (2, 2):
+            continue
+        table = game.table
+        for side in SIDES:
+            if (nana := leaf(table, f"{side}.follower")) is not None:
+                port = f"P{leaf(table, f'{side}.port')[0]}"
+                assert_equals_events(table, side, path, port)
+                gone += nana.null_count
+    assert gone == 326
+
+
+def assert_equals_events(table: pa.Table, side: str, path: Path, port: str) -> None:
+    for kind in ("pre", "post"):
+        events = nana_events(path, kind, port)
+        there = pa.compute.is_in(table["frame"].combine_chunks(), pa.array(events["frame"] + 0))
+        assert there.equals(leaf(table, f"{side}.follower").is_valid())
+        for name in (events.dtype.names or ())[4:]:
+            stored = leaf(table, f"{side}.follower.{name}")
+            if name != "random_seed":
+                sent = events[name].astype(events[name].dtype.newbyteorder("="))
+                assert_same(stored.drop_null(), pa.array(sent), name)
+
+
+def test_randall_is_where_players_stand_on_it(real: Real) -> None:
+    """Ground id 0 on Yoshi's Story is the cloud: height exact, and x within its width."""
+    checked = 0
+    for _, game, row in real.games:
+        if row["stage_id"] != "8" or version(game) < (2, 0):
+            continue  # ground ids came with 2.0
+        table = game.table
+        cloud_x, cloud_y = (leaf(table, f"stage.randall_{axis}").to_numpy() for axis in "xy")
+        for side in SIDES:
+            stands = (leaf(table, f"{side}.airborne").to_numpy() == 0) & (
+                leaf(table, f"{side}.ground").to_numpy() == 0
+            )
+            x, y = (leaf(table, f"{side}.position_{axis}").to_numpy() for axis in "xy")
+            assert (np.abs(y - cloud_y)[stands] < 0.01).all()
+            assert (np.abs(x - cloud_x)[stands] < 7).all()
+            checked += int(stands.sum())
+    assert checked > 100
