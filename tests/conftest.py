@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# Two test processes on two cores: torch with a thread a core would spend its time at barriers.
+# Before anything imports torch; child processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 

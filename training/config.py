@@ -54,7 +54,9 @@ class TrainConfig:
     seed: int = _setting(0, "seed of initial weights, window order and dropout")
 
     device: str = _setting("auto", "auto | cpu | cuda | cuda:N", role="place")
-    threads: int = _setting(0, "CPU threads of torch (default: all, at most 8)", role="place")
+    threads: int = _setting(
+        0, "CPU threads of torch (default: $OMP_NUM_THREADS, else all, at most 8)", role="place"
+    )
     log_every: int = _setting(20, "steps between two lines of log.jsonl", role="pace")
     checkpoint_s: float = _setting(30.0, "seconds between two checkpoints", role="pace")
     keep: int = _setting(3, "checkpoints kept", role="pace")

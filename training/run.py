@@ -224,6 +224,12 @@ def _checkpoints(path: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name[5:]), reverse=True)
 
 
+def threads_here() -> int:
+    """CPU threads for a new run: $OMP_NUM_THREADS where it is set, else one a core, at most 8."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdigit() and int(told) else min(os.cpu_count() or 1, THREADS_MAX)
+
+
 def _settle(run: Run) -> Run:
     """Bind the folder to its settings at the first start, compare them at a later one."""
     config = run.config
@@ -233,7 +239,7 @@ def _settle(run: Run) -> Run:
     if config.dataset is not None:
         write_atomic(run.dataset_lock, Path(config.dataset).read_bytes())
     # Sums over threads round differently: a resume keeps the number that the run began with.
-    began_with = stored.threads if stored else min(os.cpu_count() or 1, THREADS_MAX)
+    began_with = stored.threads if stored else threads_here()
     run.config = replace(config, threads=config.threads or began_with)
     if run.config.threads != began_with and stored is not None:
         run.warnings.append(

@@ -11,11 +11,13 @@ ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *words: object, cwd: Path | None = None, timeout_s: float = 240
+) -> subprocess.CompletedProcess[str]:
     """`meleewm WORDS` in a process of its own; never raises."""
     command = [sys.executable, "-m", "meleewm", *map(str, words)]
     return subprocess.run(
-        command, cwd=cwd or ROOT, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=cwd or ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
     )
 
 
