@@ -43,7 +43,6 @@ def positions(take: dict[str, Any], side: str) -> np.ndarray[Any, np.dtype[np.fl
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_rollout_is_long_enough_and_of_a_validation_game(rollout: dict[str, Any]) -> None:
     assert len(rollout["frames"]) >= 120
     assert "validation" in rollout["facts"]["game"]
@@ -54,7 +53,6 @@ def test_rollout_is_long_enough_and_of_a_validation_game(rollout: dict[str, Any]
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_dream_is_neither_truth_nor_persistence_nor_one_side_twice(rollout: dict[str, Any]) -> None:
     dream = {side: positions(rollout["dream"], side) for side in ("p0", "p1")}
     for side, path in dream.items():
@@ -64,7 +62,6 @@ def test_dream_is_neither_truth_nor_persistence_nor_one_side_twice(rollout: dict
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_picture_and_page_are_whole(demo: Path) -> None:
     run = demo / "run"
     assert (run / "rollout.png").read_bytes().startswith(b"\x89PNG")
