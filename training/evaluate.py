@@ -98,9 +98,11 @@ class Data:
 def load_data(run: Run, progress: Progress) -> Data:
     """Stream the run's games into memory; the first time their lock is written into the folder.
 
-    Raises EmptySelectionError where nothing matches, LimitError where it does not fit into memory.
+    Raises UsageError, before anything is streamed, for a device that is not here,
+    EmptySelectionError where nothing matches, LimitError where it does not fit into memory.
     """
     config = run.config
+    device_of(config)
     dataset = _open(run)
     if not dataset.members:
         raise EmptySelectionError(f"no game matches {dataset.manifest.query or 'the dataset'}")
@@ -127,11 +129,20 @@ def load_data(run: Run, progress: Progress) -> Data:
 
 
 def device_of(config: TrainConfig) -> torch.device:
-    """The device that the settings name; `auto` is the GPU where there is one."""
+    """The device that the settings name; `auto` is the GPU where there is one.
+
+    Raises UsageError for one that torch does not know or that is not here.
+    """
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"device '{name}' cannot be used: {reason}", "auto or cpu") from error
+    return device
 
 
 def validate(
@@ -155,16 +166,25 @@ def validate(
     }
 
 
-def finish(run: Run, data: Data, model: WorldModel, *, step: int, say: Say) -> dict[str, Any]:
-    """The last validation and the rollout; writes result.json, the picture and the page."""
+def finish(
+    run: Run, data: Data, model: WorldModel, *, step: int, say: Say, judged_again: bool = False
+) -> dict[str, Any]:
+    """The last validation and the rollout; writes result.json, the picture and the page.
+
+    judged_again: write eval.json instead, and nothing into the log: result.json says that the run
+    is finished, and a run may be judged in the middle, or while it goes on.
+    """
     found = validate(model, data, run.config, n_windows=run.config.val_windows * LAST_VALIDATION)
     scene = draw_scene(model, data, run.config, step=step, say=say)
     files = {} if scene is None else write_rollout(run.path, scene)
     table = metrics_table(found)
     write_atomic(run.path / "report.txt", (table + "\n").encode())
     result = {"step": step, **found, "files": {k: path.name for k, path in files.items()}}
-    run.log(step=step, **found)
-    run.write_json("result.json", result)
+    if judged_again:
+        run.write_json("eval.json", result)
+    else:
+        run.log(step=step, **found)
+        run.write_json("result.json", result)
     say(table)
     if files:
         say(f"truth beside dream: {files['png']} and {files['html']}")
@@ -181,20 +201,25 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Judge the last checkpoint of a run again: `finish` on the very games of its lock.
 
-    Raises NotFoundError for a folder without run or checkpoint.
+    Raises NotFoundError for a folder without run or checkpoint, RunMismatchError where the view's
+    features are no longer those that it was trained with.
     """
     run = read_run(path)
-    run.config = replace(run.config, url=url, shards=shards or run.config.shards)
+    run.config = replace(run.config, url=url, shards=shards or (None if url else run.config.shards))
     checkpoint = run.newest()
     if checkpoint is None or not run.dataset_lock.exists():
         raise NotFoundError(f"{path} has no checkpoint yet", "train it first")
     torch.set_num_threads(run.config.threads)
+    hash_now = features.view(run.config.view).hash
+    if (trained := checkpoint.state.get("view_hash")) != hash_now:
+        raise RunMismatchError(f"{path} was trained with view_hash {trained}, not {hash_now}")
     data = load_data(run, progress)
     model = build_model(run.config, data.view)
     model.load_state_dict(dict(checkpoint.model))
     for line in (*run.warnings, *lines(data.words())):
         say(line)
-    return finish(run, data, model.to(device_of(run.config)), step=checkpoint.step, say=say)
+    model.to(device_of(run.config))
+    return finish(run, data, model, step=checkpoint.step, say=say, judged_again=True)
 
 
 def build_model(config: TrainConfig, view: View) -> WorldModel:

@@ -12,7 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.errors import EmptySelectionError, RunMismatchError, TrainingError, UnknownNameError
+from schemas.errors import (
+    EmptySelectionError,
+    RunMismatchError,
+    TrainingError,
+    UnknownNameError,
+    UsageError,
+)
 from tests.training.exports import QUERY, add_games, exported
 from training.config import TrainConfig, from_file
 from training.evaluate import evaluate_run, load_data
@@ -106,6 +112,24 @@ def test_eval_judges_the_last_checkpoint_again(config: TrainConfig, shards: Path
     assert evaluate_run(ended.path, shards=str(shards), say=said.append) == ended.result
     assert (ended.path / "rollout.png").exists()
     assert any("position MAE" in line for line in said)
+
+
+@pytest.mark.slow
+def test_eval_in_the_middle_leaves_the_run_to_go_on(config: TrainConfig) -> None:
+    with open_run(config) as run:
+        learner = Learner(run.config, data := load_data(run, lambda *_: None))
+        learner.learn(data.train.draw(0, 0, config.batch))
+        run.save(learner.checkpoint())
+    assert evaluate_run(run.path)["step"] == 1
+    assert (run.path / "eval.json").exists()
+    assert run.records() == []
+    assert train(config).step == config.steps
+
+
+@pytest.mark.parametrize("device", ["warp", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused(config: TrainConfig, device: str) -> None:
+    with pytest.raises(UsageError, match=f"device '{device}'"):
+        train(replace(config, device=device))
 
 
 CHILD = """
