@@ -88,7 +88,10 @@ class Run:
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise TrainingError(f"cannot write {target}", error.strerror or str(error)) from error
-        for old in _checkpoints(self.path)[self.config.keep :]:
+        saved = _checkpoints(self.path)
+        # A later one is damaged, or the run would have gone on from it; it must not count as kept.
+        later = [folder for folder in saved if int(folder.name[5:]) > checkpoint.step]
+        for old in (*later, *saved[len(later) + self.config.keep :]):
             shutil.rmtree(old, ignore_errors=True)
         return target
 
@@ -171,6 +174,7 @@ def environment(config: TrainConfig) -> dict[str, object]:
         "cpus": os.cpu_count(),
         "threads": config.threads,
         "device": config.device,
+        "url": config.url,
         "git": _git_revision(),
         **{name: _version(name) for name in _PACKAGES},
     }
@@ -246,7 +250,8 @@ def _settle(run: Run) -> Run:
             f"{run.config.threads} threads instead of {began_with}: the weights will differ in "
             "their last bits from those of an unbroken run"
         )
-    run.write_json("config.json", run.config.to_dict())
+    # The address is of this start, not of the run: a private service's port is dead at the next.
+    run.write_json("config.json", run.config.to_dict() | {"url": None})
     starts = run.read_json("env.json") or []
     run.write_json("env.json", [*starts, environment(run.config)])
     return run

@@ -176,6 +176,24 @@ def test_a_disk_that_refuses_is_said_and_what_was_there_stays(config: TrainConfi
         assert run.newest().step == 1  # type: ignore[union-attr]
 
 
+def test_a_damaged_later_checkpoint_does_not_crowd_out_new_ones(config: TrainConfig) -> None:
+    with open_run(replace(config, keep=1)) as run:
+        (run.save(checkpoint(100)) / "state.json").write_text("{")
+        assert run.newest() is None
+        run.save(checkpoint(30))
+        newest = run.newest()
+        assert newest is not None
+        assert newest.step == 30
+
+
+def test_an_address_belongs_to_a_start_and_not_to_the_run(config: TrainConfig) -> None:
+    with open_run(replace(config, url="http://127.0.0.1:1")) as run:
+        assert run.config.url == "http://127.0.0.1:1"
+    assert read_run(run.path).config.url is None
+    (start,) = run.read_json("env.json") or []
+    assert start["url"] == "http://127.0.0.1:1"
+
+
 def test_reading_a_run_takes_no_lock(config: TrainConfig) -> None:
     with open_run(config):
         assert read_run(config.folder).config.query == config.query
