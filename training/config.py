@@ -187,6 +187,10 @@ def _check_source(config: TrainConfig) -> None:
         raise UsageError("query and dataset together", "a lock file names its games already")
     if config.query is None and config.dataset is None and config.shards is None:
         raise UsageError("no games chosen", "give --query \"char='fox'\" or --dataset x.lock")
+    for name, default in (("snapshot", None), ("limit", None), ("recordings", "one")):
+        if getattr(config, name) != default and (config.dataset or config.shards):
+            source = "dataset" if config.dataset else "shards"
+            raise UsageError(f"{name} and {source} together", f"{source} names its games already")
     if config.query is not None:
         from schemas.query import parse
 

@@ -71,6 +71,8 @@ def test_file_round_trip_and_changes(tmp_path: Path) -> None:
         ({"query": "char='fox'", "steps": 1, "epochs": 1}, "steps and epochs together"),
         ({"query": "char='fox'", "dataset": "y"}, "query and dataset together"),
         ({"query": "char='fox'", "url": "u", "shards": "s"}, "url and shards together"),
+        ({"dataset": "x.lock", "limit": 3}, "limit and dataset together"),
+        ({"shards": "s", "snapshot": 1}, "snapshot and shards together"),
         ({"query": "char='fox'", "recordings": "two"}, "recordings is 'two'"),
         ({}, "no games chosen"),
         ({"query": "char='fxo'"}, "unknown character 'fxo' \\(nearest: fox"),
