@@ -26,6 +26,14 @@ class Terminated(BaseException):
     """SIGTERM arrived."""
 
 
+class SaidError(Exception):
+    """A child process has printed the error line; what is left is to end with its exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"a child ended with exit code {code}")
+        self.code = code
+
+
 def guard(run: Callable[[], int], *, debug: bool) -> int:
     """Run a verb and turn whatever it raises into the exit code that STYLE promises.
 
@@ -37,6 +45,8 @@ def guard(run: Callable[[], int], *, debug: bool) -> int:
         sys.stdout.flush()
     except MeleeError as error:
         code = _complain(str(error), error.exit_code, debug=debug)
+    except SaidError as said:
+        code = said.code
     except KeyboardInterrupt:
         code = _complain("interrupted; the same command goes on from here", 130, debug=debug)
     except Terminated:

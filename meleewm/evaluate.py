@@ -26,10 +26,14 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
 def run_eval(args: argparse.Namespace) -> int:
     """Judge the last checkpoint again, and write its report."""
     from training.evaluate import evaluate_run
+    from training.run import read_run
 
-    with source(args, args.url, args.shards) as url, console.Bar("eval", quiet=args.quiet) as bar:
+    run = read_run(args.run_dir)  # a misspelt folder must not start a service first
+    elsewhere = args.store or args.url or args.shards
+    shards = args.shards if elsewhere else run.config.shards
+    with source(args, args.url, shards) as url, console.Bar("eval", quiet=args.quiet) as bar:
         result = evaluate_run(
-            args.run_dir, url=url, shards=args.shards, say=bar.say, progress=bar.update
+            args.run_dir, url=url, shards=shards, say=bar.say, progress=bar.update
         )
     if args.json:
         console.out_json(result)

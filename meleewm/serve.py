@@ -54,7 +54,7 @@ def child_service(store: Path) -> Iterator[str]:
     """A private `meleewm serve` on a free port of loopback.
 
     Gives its URL; it ends with the block, or with this process however that ends.
-    Raises FailureError where it does not start (its own error line has been printed).
+    Raises SaidError where it does not start: it has printed the error line, its exit code is ours.
     """
     command = ["serve", "--store", str(store), "--port", "0", "--announce", "--exit-with-parent"]
     # A session of its own: Ctrl-C is for the verb, which may still need the service to end well.
@@ -68,7 +68,11 @@ def child_service(store: Path) -> Iterator[str]:
             assert child.stdout is not None
             line = child.stdout.readline()
             if not line:
-                raise FailureError(f"`meleewm {shlex.join(command)}` did not start")
+                code = child.wait()
+                if code > 0:
+                    raise console.SaidError(code)
+                words = f"`meleewm {shlex.join(command)}`"
+                raise FailureError(f"{words} did not start (ended by signal {-code})")
             yield str(json.loads(line)["url"])
         finally:
             child.terminate()

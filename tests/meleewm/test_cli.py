@@ -60,7 +60,8 @@ def test_wrong_query_of_a_training_run(store: Path, query: str, named: str, tmp_
         (["ingest", "no-such-file"], "no-such-file"),
         (["train", "--query", "char='fox'", "--modle", "mlp"], "--model"),
         (["train", "--store", "a", "--url", "b", "--query", "char='fox'"], "together"),
-        (["eval", "no-such-run"], "no-such-run"),
+        (["train", "--query", "char='fox'", "--store", "no-such-store"], "no-such-store"),
+        (["eval", "no-such-run"], "no-such-run is no run folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
