@@ -102,6 +102,8 @@ class TrainConfig:
             chosen["query"] = canonical(parse(self.query))
         if self.dataset is not None:  # the lock's content counts, not where it lies
             chosen["dataset"] = hashlib.sha256(_read(self.dataset)).hexdigest()[:16]
+        elif self.query is None and self.shards is not None:  # the games, not where they lie
+            chosen["dataset"] = _dataset_of(Path(self.shards))
         if self.steps is None and self.epochs is None:
             chosen["steps"] = DEFAULT_STEPS
         return chosen
@@ -180,6 +182,12 @@ def _read(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}", error.strerror or "") from error
+
+
+def _dataset_of(shards: Path) -> str:
+    from schemas.shard import Manifest
+
+    return Manifest.from_json(_read(str(shards / "manifest.json"))).dataset_id
 
 
 def _check_source(config: TrainConfig) -> None:

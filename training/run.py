@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from schemas.errors import NotFoundError, RunMismatchError, TrainingError, UsageError
+from schemas.shard import Lock
 from training.config import TrainConfig, differences, from_file
 
 STATE_FORMAT = 1
@@ -260,7 +261,12 @@ def _settle(run: Run) -> Run:
 def _refuse_other(run: Run, stored: TrainConfig) -> None:
     if stored.dataset is not None:  # the copy in the folder: the file given then may have changed
         stored = replace(stored, dataset=str(run.dataset_lock))
-    if changed := differences(stored.identity(), run.config):
+    if stored.dataset is None and stored.query is None:  # the folder of then may be gone
+        stored = replace(stored, shards=run.config.shards)
+    old = stored.identity()
+    if stored.dataset is None and stored.query is None and run.dataset_lock.exists():
+        old["dataset"] = Lock.from_json(run.dataset_lock.read_bytes()).dataset_id
+    if changed := differences(old, run.config):
         raise RunMismatchError(
             f"{run.path} belongs to another run: {', '.join(changed)}", "give another --run-dir"
         )

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,20 @@ def test_eval_in_the_middle_leaves_the_run_to_go_on(config: TrainConfig) -> None
     assert (run.path / "eval.json").exists()
     assert run.records() == []
     assert train(config).step == config.steps
+
+
+@pytest.mark.slow
+def test_a_folder_of_shards_names_the_run_by_its_games(
+    config: TrainConfig, shards: Path, tmp_path: Path
+) -> None:
+    other = exported(add_games(tmp_path / "store", range(8, 12), 600), tmp_path / "other")
+    moved = shutil.copytree(shards, tmp_path / "moved")
+    ours, theirs = (replace(config, query=None, shards=str(f), steps=2) for f in (shards, other))
+    assert ours.digest == replace(ours, shards=str(moved)).digest != theirs.digest
+    assert train(ours).step == 2
+    assert train(replace(ours, shards=str(moved))).step == 2
+    with pytest.raises(RunMismatchError, match="belongs to another run: dataset"):
+        train(theirs)
 
 
 @pytest.mark.parametrize("device", ["warp", "cuda:99"])
