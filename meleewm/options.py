@@ -19,15 +19,22 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit 2."""
-        console.say(f"error: {message}{self._nearest(message)} (see {self.prog} --help)")
+        console.say(f"error: {self._said(message)} (see {self.prog} --help)")
         sys.exit(2)
 
-    def _nearest(self, message: str) -> str:
-        found = re.search(r"unrecognized arguments: (--[\w-]+)", message)
-        if not found:
-            return ""
-        known = [option for action in self._actions for option in action.option_strings]
-        near = difflib.get_close_matches(found[1], known, n=1, cutoff=0.5)
+    def _said(self, message: str) -> str:
+        """argparse's message with the nearest option or verb instead of a list of all."""
+        if found := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+            known = [option for action in self._actions for option in action.option_strings]
+            return message + self._nearest(found[1], known)
+        if found := re.match(r"argument VERB: invalid choice: '(.*?)'", message):
+            verbs = [name for action in self._actions for name in action.choices or ()]
+            return f"unknown verb '{found[1]}'" + self._nearest(found[1], verbs)
+        return message
+
+    @staticmethod
+    def _nearest(word: str, known: list[str]) -> str:
+        near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
         return f"; nearest: {near[0]}" if near else ""
 
 

@@ -16,6 +16,8 @@ from meleewm.serve import child_service
 from schemas.errors import UsageError
 from training.config import TrainConfig, from_dict, from_file
 
+METAVARS = {"dataset": "FILE", "shards": "DIR", "run_dir": "DIR", "checkpoint_s": "SECONDS"}
+
 
 def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
     """Register the verbs of this module."""
@@ -32,12 +34,12 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     for field in dataclasses.fields(TrainConfig):
         text = field.metadata["help"]
-        if field.default is not None:
+        if field.default is not None and "(default" not in text:
             text += f" (default: {field.default})"
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             dest=field.name,
-            metavar=field.name.rpartition("_")[2].upper(),
+            metavar=METAVARS.get(field.name, field.name.rpartition("_")[2].upper()),
             type=_plain_type(field.type),
             default=argparse.SUPPRESS,
             help=text.replace("%", "%%"),

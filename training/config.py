@@ -42,7 +42,7 @@ class TrainConfig:
 
     recipe: str = _setting("glide", "glide: start from constant velocity | original: as published")
     model: str = _setting("mlp", "mlp | mamba2-4m | mamba2-10m | mamba2-16m")
-    view: str = _setting("v22-state-age", "which features of a frame the model sees")
+    view: str = _setting("v22-state-age", "features of a frame: v22 | v22-state-age | v3")
     context: int = _setting(10, "frames that the model sees before the one it predicts")
     steps: int | None = _setting(None, f"optimiser steps (default: {DEFAULT_STEPS})")
     epochs: int | None = _setting(None, "whole passes over the training windows, instead of steps")

@@ -52,7 +52,7 @@ def test_wrong_query_of_a_training_run(store: Path, query: str, named: str, tmp_
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["ingset"], "ingest"),
+        (["ingset"], "nearest: ingest"),
         (["ingest", ".", "--stor", "x"], "--store"),
         (["synth", "--games", "0", "--out", "x"], "above zero"),
         (["synth", "--games", "1", "--out", "x", "--slippi-version", "four"], "3.19.0"),
