@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import os
 import sys
 import tempfile
 from functools import partial
@@ -36,12 +37,19 @@ def main(folder: Path | None) -> None:
 
 
 def _readable(path: Path) -> bool:
+    # peppi's panics print a stack from Rust, past Python's sys.stderr.
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
     try:
         peppi.read_slippi(str(path))
     except (OSError, BaseException) as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         return False
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
     return True
 
 
