@@ -91,18 +91,14 @@ def run_sql(args: argparse.Namespace) -> int:
 
 def write_table(table: "pa.Table", form: str) -> None:
     """A result on stdout: a table to look at, csv, one JSON array, or parquet bytes."""
+    from store.encode import FORMATS, objects
+
     if form == "table":
         console.print_table(table.column_names, (row.values() for row in table.to_pylist()))
     elif form == "json":
-        console.out_json(table.to_pylist())
-    elif form == "csv":
-        from pyarrow import csv
-
-        csv.write_csv(table, sys.stdout.buffer)
+        console.out_json(objects(table))
     else:
-        import pyarrow.parquet as pq
-
-        pq.write_table(table, sys.stdout.buffer)
+        sys.stdout.buffer.write(FORMATS[form][1](table))
 
 
 def _select(args: argparse.Namespace, **request: object) -> "Selection":

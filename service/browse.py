@@ -11,10 +11,10 @@ from schemas.columns import GROUPS
 from schemas.filters import FILTERS
 from schemas.records import TABLES, version_text
 from service.auth import authorised
-from service.encode import to_json
 from service.errors import RESPONSES
 from service.state import Shared
 from store.catalog import Catalog
+from store.encode import to_json
 from store.select import live_games
 
 probe = APIRouter(prefix="/v1", tags=["service"], responses=RESPONSES)

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Body, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.auth import authorised
-from service.encode import FORMATS
 from service.errors import RESPONSES
 from service.settings import Settings
 from service.state import Service, Shared
+from store.encode import FORMATS
 from store.sql import Limits, run_sql
 
 router = APIRouter(

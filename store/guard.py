@@ -200,9 +200,19 @@ def _fetched(connection: duckdb.DuckDBPyConnection, sql: str, limits: Limits) ->
             )
         batches.append(batch)
     table = pa.Table.from_batches(batches, reader.schema)
-    for place, (kind, field) in enumerate(zip(types, table.schema, strict=True)):
-        table = table.set_column(place, field.name, _outside(table.column(place), kind))
-    return table
+    columns = [_outside(*pair) for pair in zip(table.columns, types, strict=True)]
+    return pa.table(columns, names=_unique(table.column_names))
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """`char, char` -> `char, char_1`: two columns of one name would be one in JSON and parquet."""
+    taken, given = set(names), dict[str, None]()
+    for name in names:
+        free, n = name, 1
+        while free in given or (free != name and free in taken):
+            free, n = f"{name}_{n}", n + 1
+        given[free] = None
+    return list(given)
 
 
 def _outside(column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:

@@ -117,6 +117,18 @@ def test_questions_have_answers(store: Path, sql: str) -> None:
     assert json.loads(done("sql", sql, "--store", store, "--format", "json"))
 
 
+def test_any_value_in_any_format(store: Path) -> None:
+    sql = "select a.side, b.side, [1, null] as list, 'nan'::float as x, '\\x01'::blob as raw from"
+    sql += " perspectives a join perspectives b using (game_id) where a.side < b.side limit 1"
+    (row,) = json.loads(done("sql", sql, "--store", store, "--format", "json"))
+    assert row == {"side": 0, "side_1": 1, "list": [1, None], "x": "nan", "raw": "01"}
+    csv = done("sql", sql, "--store", store, "--format", "csv")
+    assert csv.splitlines() == ['"side","side_1","list","x","raw"', '0,1,"[1, null]",nan,"01"']
+    assert done("sql", sql, "--store", store).split()[:2] == ["side", "side_1"]
+    refused = run("sql", "select interval 1 day", "--store", store, "--format", "parquet")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+
+
 def test_hostile_sql_is_one_line_and_exit_2(store: Path) -> None:
     for sql in ("drop table games", "select * from read_text('/etc/passwd')", "selec 1"):
         result = run("sql", sql, "--store", store)

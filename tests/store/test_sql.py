@@ -147,6 +147,11 @@ def test_pframes_are_both_sides_of_frames(catalog: Catalog) -> None:
     assert _one(catalog, "select count(*) from pframes where follower is not null") == 0
 
 
+def test_columns_of_one_name_are_all_there(catalog: Catalog) -> None:
+    table = run_sql(catalog.layout, "select 1 as a, 2 as a, 3 as a_1, 4 as a", catalog=catalog)
+    assert table.to_pylist() == [{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}]
+
+
 def test_values_leave_as_they_are_used_outside(catalog: Catalog) -> None:
     table = run_sql(
         catalog.layout,
@@ -154,7 +159,7 @@ def test_values_leave_as_they_are_used_outside(catalog: Catalog) -> None:
         " hugeint) as big from games group by 1 order by 1 limit 1",
         catalog=catalog,
     )
-    assert table.column_names == ["game_id", "n", "n", "big"]
+    assert table.column_names == ["game_id", "n", "n_1", "big"]
     assert [str(kind) for kind in table.schema.types[:3]] == ["string", "int64", "int64"]
     game_id = table.column(0)[0].as_py()
     assert len(game_id) == 32

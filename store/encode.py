@@ -43,6 +43,11 @@ def _json(table: pa.Table) -> bytes:
     return to_json({"columns": columns, "rows": list(rows)})
 
 
+def objects(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows as JSON objects. A table of `store.sql` has no two columns of one name."""
+    return [plain(row) for row in table.to_pylist()]
+
+
 def _csv(table: pa.Table) -> bytes:
     """CSV; what is no text, number or time becomes JSON text in its cell."""
     columns = [column if _fits_csv(column.type) else _as_text(column) for column in table.columns]
