@@ -42,7 +42,7 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
     for name, text, run in (
-        ("snapshots", "list the store's snapshots, newest first", run_snapshots),
+        ("snapshots", "list the store's snapshots, oldest first", run_snapshots),
         ("stats", "what a store holds: games, characters, stages, versions, refusals", run_stats),
         ("verify", "check a store against its catalog; name constant columns", run_verify),
     ):

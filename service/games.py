@@ -81,6 +81,7 @@ class _Place:
         """Raises UsageError."""
         try:
             snapshot, key, game_id = json.loads(base64.urlsafe_b64decode(text))
+            int(key).to_bytes(8, signed=True)  # OverflowError: no page ends there
             return cls(int(snapshot), int(key), bytes.fromhex(game_id).hex())
         except (ValueError, TypeError, binascii.Error, RecursionError, OverflowError):
             raise UsageError("`after` is not the `next` of a page") from None

@@ -45,6 +45,8 @@ NEVER_NULL = {"game_id", "natural_key", "bucket", "n_frames", "stretches", "parq
               "parquet_crc32", "parquet_sha256", "leaf_set", "version"}  # fmt: skip
 HEX_ID = "replace(cast(game_id as varchar), '-', '')"
 """SQL of a game id as it stands outside the catalog."""
+FIRST_SNAPSHOT = 1
+"""The tables without rows. DuckLake's snapshot 0 has no tables and answers nothing."""
 SNAPSHOT_COLUMN = "_ducklake_internal_snapshot_id"
 """Column of merged files: the snapshot that brought the row."""
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "afs", "ceph", "lustre", "gpfs", "beegfs", "fuse.sshfs"}
@@ -68,6 +70,9 @@ class Catalog:
         self.layout = layout
         _refuse_network(layout.root)
         is_new = not layout.catalog.exists()
+        if is_new and read_only and any(layout.games.glob("*/*.parquet")):
+            message = f"{layout.catalog} is gone, though there are game files beside it"
+            raise StoreError(message, "bring it back, or ingest the replays again")
         self._connection = _create(layout) if is_new else _attach(layout, read_only)
         if _missing_tables(self._connection):  # of an older format, or its maker was killed
             self._connection.close()
@@ -95,11 +100,20 @@ class Catalog:
     # --- reading --------------------------------------------------------------------------------
 
     def query(self, sql: str, values: Sequence[object] = (), **tables: pa.Table) -> pa.Table:
-        """Run trusted SQL; `tables` are visible under their names. The catalog is `lake`."""
+        """Run trusted SQL; `tables` are visible under their names. The catalog is `lake`.
+
+        Raises StoreError where one of the catalog's files is damaged or gone.
+        """
         with self._connection.cursor() as cursor:
             for name, table in tables.items():
                 cursor.register(name, table)
-            return cursor.execute(sql, list(values)).to_arrow_table()
+            try:
+                return cursor.execute(sql, list(values)).to_arrow_table()
+            except (duckdb.IOException, duckdb.InvalidInputException) as error:
+                hint = "a file of its catalog is damaged or gone"
+                # The service passes this on: no path of this machine.
+                line = _line(error).replace(str(self.layout.root.absolute()), self.layout.root.name)
+                raise StoreError(f"the store cannot be read: {line}", hint) from error
 
     def snapshot(self) -> int:
         """Number of the newest snapshot."""
@@ -109,7 +123,8 @@ class Catalog:
         """All snapshots, oldest first: number, time (UTC), what the commit added per table."""
         rows = self.query(
             "select snapshot_id, cast(snapshot_time as timestamp) as at, commit_extra_info as added"
-            " from ducklake_snapshots('lake') order by snapshot_id"
+            f" from ducklake_snapshots('lake') where snapshot_id >= {FIRST_SNAPSHOT}"
+            " order by snapshot_id"
         )
         return [
             {"snapshot": n, "at": at, "added": json.loads(added) if added else {}}
@@ -121,6 +136,8 @@ class Catalog:
         newest = self.snapshot()
         if snapshot is None:
             return newest
+        if not FIRST_SNAPSHOT <= snapshot <= newest:
+            raise NotFoundError(f"there is no snapshot {snapshot}", f"the newest is {newest}")
         found = self.query(
             "select 1 from ducklake_snapshots('lake') where snapshot_id = ?", [snapshot]
         )

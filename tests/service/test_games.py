@@ -1,5 +1,7 @@
 """Games page by page, one by one, and as files."""
 
+import base64
+import json
 from typing import Any
 
 import httpx
@@ -56,6 +58,10 @@ def test_the_file_of_a_game(client: httpx.Client, layout: Layout) -> None:
     assert pa.types.is_struct(read_game(got.content).schema.field("p0").type)
 
 
+def _after(snapshot: int, key: int) -> str:
+    return base64.urlsafe_b64encode(json.dumps([snapshot, key, "0" * 32]).encode()).decode()
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
@@ -70,6 +76,9 @@ def test_the_file_of_a_game(client: httpx.Client, layout: Layout) -> None:
         ("/v1/games?after=WzEsMl0=", 400, "usage"),
         ("/v1/games?snapshot=99999", 404, "not_found"),
         ("/v1/games?snapshot=-1", 400, "usage"),
+        ("/v1/games?snapshot=0", 404, "not_found"),
+        (f"/v1/games?after={_after(10**60, 1)}", 404, "not_found"),
+        (f"/v1/games?after={_after(2, 10**60)}", 400, "usage"),
         ("/v1/games?what=1", 400, "usage"),
     ],
 )

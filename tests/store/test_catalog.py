@@ -17,7 +17,7 @@ from schemas.records import TABLES, Rows
 from store import catalog as module
 from store.catalog import SNAPSHOT_COLUMN, Catalog
 from store.layout import Layout, open_layout
-from tests.store.makers import make_game, rows_of
+from tests.store.makers import make_game, rows_of, write_files
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -123,8 +123,34 @@ def test_readers_see_commits_of_others(layout: Layout) -> None:
 def test_unknown_snapshot(layout: Layout) -> None:
     with Catalog(layout) as catalog:
         assert catalog.check_snapshot(None) == catalog.snapshot()
-        with pytest.raises(NotFoundError, match="no snapshot 99"):
-            catalog.check_snapshot(99)
+        for snapshot in (99, 0, -1, 10**60):  # 0: DuckLake's own, before there are tables
+            with pytest.raises(NotFoundError, match=f"no snapshot {snapshot} "):
+                catalog.check_snapshot(snapshot)
+        for listed in catalog.snapshots():
+            catalog.query(f"from {catalog.at('games', listed['snapshot'])}")
+
+
+def test_a_damaged_file_is_one_line_without_its_place(layout: Layout) -> None:
+    with Catalog(layout) as catalog:
+        catalog.commit(make_game(1).rows)
+        (path,) = map(Path, catalog.files("games", catalog.snapshot()))
+    for content in (path.read_bytes()[:100], b""):
+        path.write_bytes(content)
+        with (
+            Catalog(layout, read_only=True) as catalog,
+            pytest.raises(StoreError, match=path.name) as caught,
+        ):
+            catalog.query("select stage from lake.games")
+        assert "\n" not in str(caught.value)
+        assert str(layout.root.parent) not in str(caught.value)
+
+
+def test_games_without_a_catalog_are_not_an_empty_store(layout: Layout) -> None:
+    write_files(layout, [make_game(1)])
+    with pytest.raises(StoreError, match="is gone"):
+        Catalog(layout, read_only=True)
+    with Catalog(layout) as catalog:  # an ingest makes a new one
+        assert _count(catalog) == 0
 
 
 def test_store_can_move(layout: Layout, tmp_path: Path) -> None:
