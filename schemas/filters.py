@@ -158,13 +158,14 @@ def _month(text: str, position: int) -> str:
 
 
 _PLAYER_TYPE = choice("player type", "human", "cpu", "demo")
+_RANK = choice("rank", "bronze", "silver", "gold", "platinum", "diamond", "master", "grandmaster")
 
 _SIDE = (
     Filter("char", "char", "name", "character", names.character, ("character",)),
     Filter("code", "code", "text", "connect code: 'FOX#123'", _code),
     Filter("tag", "tag", "text", "name tag", _tag),
     Filter("name", "name", "text", "display name", _tag),
-    Filter("rank", "rank", "text", "rank, in dumps that carry it"),
+    Filter("rank", "rank", "text", "rank, in dumps that carry it", _RANK),
     Filter("type", "type", "name", "human, cpu or demo", _PLAYER_TYPE),
     Filter("cpu_level", "cpu_level", "integer", "level of a CPU; null for humans"),
     Filter("costume", "costume", "integer", "costume index"),

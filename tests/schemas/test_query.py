@@ -43,6 +43,7 @@ from tests.strategies import QUERY_COLUMNS, queries
         ("code = 'fox＃123'", "code = 'FOX#123'"),
         ("tag = 'O''Neill'", "tag = 'O''Neill'"),
         ("rank is not null", "rank is not null"),
+        ("opp_rank = 'Gold'", "opp_rank = 'gold'"),
         ("code not like 'A%'", "code not like 'A%'"),
     ],
 )
@@ -62,6 +63,7 @@ def test_precedence() -> None:
 @pytest.mark.parametrize(
     ("text", "position", "words"),
     [
+        ("rank = 'golden'", 7, "unknown rank 'golden' (nearest: gold)"),
         ("char='fxo'", 5, "unknown character 'fxo' (nearest: fox)"),
         ("chr='fox'", 0, "unknown column 'chr' (nearest: char)"),
         ("stage = 'fox'", 8, "unknown stage"),
