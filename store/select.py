@@ -184,11 +184,17 @@ def load(layout: Layout, dataset_id: str, *, catalog: Catalog | None = None) -> 
 def live_games(games: str, removals: str, recordings: str, among: str | None = None) -> str:
     """SQL of the (game_id, rev) that a snapshot shows.
 
-    games, removals: the tables as of the snapshot. among: a relation with natural_key; only games
-    of these keys are looked at. Which recording of a game is shown depends on the snapshot alone,
-    neither on the query nor on the order of ingest.
+    games, removals: the tables as of the snapshot. among: a relation with game_id and natural_key;
+    only games of these ids and keys are looked at. Which recording of a game is shown depends on
+    the snapshot alone, neither on the query nor on the order of ingest.
     """
-    near = f" and natural_key in (select natural_key from {among})" if among else ""
+    # By id as well: a later revision may have another key, and takes the matched one's place.
+    near = (
+        f" and (natural_key in (select natural_key from {among})"
+        f" or game_id in (select game_id from {among}))"
+        if among
+        else ""
+    )
     # Few games have two rows: windows over all of them would cost more than the rest of a query.
     # (One kind is left: a game whose revisions differ in natural_key is found by its id.)
     by_key = " or natural_key in (select natural_key from kept group by all having count(*) > 1)"
