@@ -21,7 +21,7 @@ from store.layout import Layout
 from store.parquet import leaf_set, read_footer, read_game
 from store.select import live_games
 
-DAMAGE = {"missing", "size", "checksum", "unreadable", "schema", "orphan"}
+DAMAGE = {"missing", "size", "checksum", "unreadable", "schema"}
 """Kinds of findings that make a store damaged; the others are worth a look."""
 _GAMES_FOR_CONSTANTS = 2  # one game is constant in many ways
 _LOOKED_AT = ("games", "players", "perspectives", "item_counts")
@@ -157,9 +157,12 @@ def _check_schema(path: Path, table: pa.Table, row: dict[str, Any]) -> Iterator[
 
 
 def _orphans(layout: Layout, expected: set[Path]) -> list[Finding]:
-    """Files that no row names: an ingest that was killed between a file and its commit."""
+    """Files that no row names: an ingest runs, or was killed between a file and its commit.
+
+    No damage: nothing that a query shows is missing, and the next ingest takes the replay up.
+    """
     found = sorted(path for path in layout.games.rglob("*") if path.is_file())
-    detail = "no row of the catalog names it"
+    detail = "no row of the catalog names it: an ingest runs, or was interrupted"
     return [Finding("orphan", path.name, detail) for path in found if path not in expected]
 
 

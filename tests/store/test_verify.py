@@ -36,17 +36,21 @@ def test_damage_is_named(layout: Layout) -> None:
     flipped.write_bytes(data)
     cut.write_bytes(cut.read_bytes()[:-10])
     gone.unlink()
-    orphan = layout.games / "ff" / f"{'f' * 32}.1.parquet"
-    orphan.parent.mkdir(exist_ok=True)
-    orphan.write_bytes(b"PAR1")
     assert sorted(_damage(layout)) == sorted(
         [
             ("checksum", GAMES[0].game_id),
             ("size", GAMES[1].game_id),
             ("missing", GAMES[2].game_id),
-            ("orphan", "f" * 32),
         ]
     )
+
+
+def test_a_file_without_a_row_is_named_and_no_damage(layout: Layout) -> None:
+    orphan = layout.games / "ff" / f"{'f' * 32}.1.parquet"
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.write_bytes(b"PAR1")
+    assert orphan.name in {f.where for f in verify(layout) if f.kind == "orphan"}
+    assert _damage(layout) == []
 
 
 def test_a_row_that_does_not_fit_its_file(tmp_path: Path) -> None:
