@@ -26,7 +26,7 @@ from ingest import sources
 from ingest.worker import Outcome
 from schemas.errors import FailureError, StoreError
 from schemas.game import REVISION
-from schemas.records import TABLES, Rows
+from schemas.records import TABLES, TRANSIENT_RULES, Rows
 from store.catalog import Catalog
 from store.layout import Layout, open_layout
 
@@ -233,7 +233,10 @@ class _Known:
     """Replays that need no parsing: those of the ledger, and those taken up in this run."""
 
     def __init__(self, catalog: Catalog) -> None:
-        sql = f"select sha256 from lake.replays where rev = {REVISION} and sha256 is not null"
+        sql = (
+            f"select sha256 from lake.replays where rev = {REVISION} and sha256 is not null"
+            f" and coalesce(rule, '') not in {TRANSIENT_RULES}"
+        )
         self._seen: set[bytes] = set(catalog.query(sql).column(0).to_pylist())
         self._lock = threading.Lock()
 

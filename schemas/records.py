@@ -166,6 +166,9 @@ SORTED_BY = {
 }
 """How DuckLake lays out compacted files of a table."""
 
+TRANSIENT_RULES = ("crashed", "hung")
+"""Refusals that may not have been the replay's fault: it is tried again at the next ingest."""
+
 Rows = dict[str, list[Mapping[str, object]]]
 """Rows of one commit: table name -> rows, each with exactly the table's columns."""
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 from schemas.errors import NotFoundError, StoreError
 from schemas.filters import quoted
 from schemas.game import REVISION
-from schemas.records import SORTED_BY, TABLES, Rows, arrow_schema
+from schemas.records import SORTED_BY, TABLES, TRANSIENT_RULES, Rows, arrow_schema
 from store.layout import Layout
 
 FILES_MAX = 16
@@ -272,7 +272,10 @@ def _known_games(
 def _known_sources(
     cursor: duckdb.DuckDBPyConnection, replays: Sequence[Mapping[str, object]]
 ) -> set[tuple[object, ...]]:
-    """Keys of the ledger's rows about the same places; a place without a hash is one as well."""
+    """Keys of the ledger's rows about the same places; a place without a hash is one as well.
+
+    A replay whose worker died or hung is no known one: it is tried again, and gets a row again.
+    """
     if not replays:
         return set()
     sources = pa.array([row["source"] for row in replays], pa.string())
@@ -280,6 +283,7 @@ def _known_sources(
     found = cursor.execute(
         f"select {', '.join(KEYS['replays'])} from lake.replays"
         " where source in (select source from batch)"
+        f" and coalesce(rule, '') not in {TRANSIENT_RULES}"
     ).fetchall()
     cursor.unregister("batch")
     return set(found)

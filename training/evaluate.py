@@ -39,6 +39,12 @@ CURVE_STARTS = 64
 """Dreams that an error curve is the mean of."""
 
 Say = Callable[[str], None]
+SHOWN_FRAMES = 120
+"""Of a dream, as far as the picture's choice looks: a death would be most of what one sees."""
+OUT_OF_PLAY = (*range(14), 322, 323, 324)
+"""Action states of dying, respawning and entering the stage (reference: Slippi's action states)."""
+STARTS_LOOKED_AT = 40
+
 Progress = Callable[[float, float | None, str], None]
 
 
@@ -246,7 +252,7 @@ def draw_scene(
     if not starts or not config.rollout_frames:
         say(f"no picture: no {split} game has {config.rollout_frames} frames in a row to dream")
         return None
-    number, row = starts[len(starts) // 2]
+    number, row = _shown_start(pool, starts, config)
     game = pool.games[number]
     told = rollout.rollout(
         model, pool.frames(number), start=row - game.start, n_frames=config.rollout_frames
@@ -313,6 +319,21 @@ def _starts(pool: Pool, length: int) -> list[tuple[int, int]]:
         for start, stop in game.runs
         for row in range(start, stop - length + 1, length)
     ]
+
+
+def _shown_start(pool: Pool, starts: list[tuple[int, int]], config: TrainConfig) -> tuple[int, int]:
+    """The start nearest to the middle from which both fight on for long; figures take them all."""
+    middle = len(starts) // 2
+    states = [0, len(pool.view.ints)]
+
+    def out_of_play(start: tuple[int, int]) -> int:
+        number, row = start
+        at = row - pool.games[number].start
+        shown = pool.frames(number).ints[at : at + config.context + SHOWN_FRAMES, states]
+        return int((np.isin(shown, OUT_OF_PLAY)).sum())
+
+    by_distance = sorted(range(len(starts)), key=lambda n: abs(n - middle))
+    return min((starts[n] for n in by_distance[:STARTS_LOOKED_AT]), key=out_of_play)
 
 
 def _curves(

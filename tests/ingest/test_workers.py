@@ -270,6 +270,12 @@ def test_a_replay_that_kills_twice_is_named(
     with Catalog(open_layout(tmp_path / "store"), read_only=True) as catalog:
         (row,) = catalog.query("select detail from lake.replays").to_pylist()
     assert "exit status 3" in row["detail"]
+    monkeypatch.undo()
+    again = ingest([folder / "1.slp"], tmp_path / "store", workers=1)
+    assert again.stored == 1, "what may not have been the replay's fault is tried again"
+    with Catalog(open_layout(tmp_path / "store"), read_only=True) as catalog:
+        outcomes = catalog.query("select outcome from lake.replays order by outcome").to_pylist()
+    assert [row["outcome"] for row in outcomes] == ["refused", "stored"]
 
 
 @pytest.fixture
