@@ -14,7 +14,7 @@ import peppi_py._peppi as peppi
 
 from benchmarks.machine import cpu_seconds, header, median, row
 from ingest.synthetic import write_games
-from ingest.worker import process
+from ingest.worker import Options, process
 from store.layout import Layout, open_layout
 from store.parquet import read_game
 
@@ -68,7 +68,7 @@ def _rates(paths: list[Path], size: int, scratch: Path) -> None:
 def _store(layout: Layout, paths: list[Path]) -> None:
     for path in paths:
         content = path.read_bytes()
-        process(layout, content, hashlib.sha256(content).digest())
+        process(layout, content, hashlib.sha256(content).digest(), Options())
 
 
 def _files(paths: list[Path], scratch: Path) -> None:

@@ -26,6 +26,17 @@ from store.parquet import encode_game
 
 
 @dataclass(frozen=True)
+class Options:
+    """What an ingest may be told about how replays become games; handed to every worker.
+
+    repair: rescue damaged replays. key: secret that takes the place of names and connect codes.
+    """
+
+    repair: bool = True
+    key: bytes | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of one file: stored, repaired, known or refused, and the rows that it brings."""
 
@@ -51,7 +62,11 @@ def serve(pipe_number: str, parent: str, root: str) -> None:
 
 
 def _handle(
-    layout: Layout, pipe: "Connection[Any, Any]", path: Path, data: bytes | None
+    layout: Layout,
+    pipe: "Connection[Any, Any]",
+    options: Options,
+    path: Path,
+    data: bytes | None,
 ) -> Outcome | StoreError:
     if data is None:
         try:
@@ -65,10 +80,15 @@ def _handle(
     pipe.send((sha256, len(data)))
     if not pipe.recv():
         return Outcome("known", sha256, len(data))
-    return process(layout, data, sha256)
+    return process(layout, data, sha256, options)
 
 
-def process(layout: Layout, data: bytes, sha256: bytes) -> Outcome | StoreError:
+def process(
+    layout: Layout,
+    data: bytes,
+    sha256: bytes,
+    options: Options,  # noqa: ARG001 - repair and keys are not there yet
+) -> Outcome | StoreError:
     """One replay's bytes to a game file and its rows. Any error of reading becomes a refusal."""
     game_id = sha256.hex()[:32]
     try:

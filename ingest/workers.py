@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ingest import sources
-from ingest.worker import Outcome
+from ingest.worker import Options, Outcome
 from schemas.errors import FailureError, StoreError
 from schemas.game import REVISION
 from schemas.records import TABLES, TRANSIENT_RULES, Rows
@@ -92,6 +92,7 @@ def ingest(
     store: Path,
     *,
     workers: int,
+    options: Options | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Bring every replay of these files, folders and archives into a store, made if need be.
@@ -103,7 +104,7 @@ def ingest(
     found = sources.items(paths)
     layout = open_layout(store, create=True)
     with Catalog(layout) as catalog:
-        run = _Run(layout, catalog, progress)
+        run = _Run(layout, catalog, options or Options(), progress)
         run.work_off(found, workers)
         catalog.compact()
         run.summary.snapshot = catalog.snapshot()
@@ -114,9 +115,14 @@ class _Run:
     """One ingest in this process: counts outcomes and commits them in batches."""
 
     def __init__(
-        self, layout: Layout, catalog: Catalog, progress: Callable[[Progress], None] | None
+        self,
+        layout: Layout,
+        catalog: Catalog,
+        options: Options,
+        progress: Callable[[Progress], None] | None,
     ) -> None:
         self.summary = Summary()
+        self._options = options
         self._layout = layout
         self._catalog = catalog
         self._progress = progress
@@ -130,7 +136,9 @@ class _Run:
         shared = _Shared(found, _Known(self._catalog))
         results: queue.Queue[tuple[sources.Item, Outcome] | BaseException | None]
         results = queue.Queue(GAMES_PER_COMMIT)
-        feeders = [_Feeder(self._layout, shared, results) for _ in range(max(1, workers))]
+        feeders = [
+            _Feeder(self._layout, self._options, shared, results) for _ in range(max(1, workers))
+        ]
         for feeder in feeders:
             feeder.start()
         try:
@@ -251,9 +259,12 @@ class _Known:
 class _Feeder(threading.Thread):
     """A thread that owns one worker process at a time and hands it item after item."""
 
-    def __init__(self, layout: Layout, shared: _Shared, results: "queue.Queue[Any]") -> None:
+    def __init__(
+        self, layout: Layout, options: Options, shared: _Shared, results: "queue.Queue[Any]"
+    ) -> None:
         super().__init__(daemon=True)
         self._layout = layout
+        self._options = options
         self._shared = shared
         self._results = results
         self._worker: _Worker | None = None
@@ -290,8 +301,8 @@ class _Feeder(threading.Thread):
     def _start_worker(self) -> "_Worker":
         for _ in range(STARTS - 1):
             with suppress(FailureError):
-                return _Worker(self._layout)
-        return _Worker(self._layout)
+                return _Worker(self._layout, self._options)
+        return _Worker(self._layout, self._options)
 
     def _end_worker(self) -> str:
         assert self._worker is not None
@@ -323,7 +334,8 @@ class _Worker:
     A plain child process, not multiprocessing's: that would run the caller's main module again.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, options: Options) -> None:
+        self._options = options
         self._pipe, theirs = Pipe()
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives with the process
         code = "import sys; from ingest.worker import serve; serve(*sys.argv[1:])"
@@ -346,7 +358,8 @@ class _Worker:
 
         TimeoutError when it does not answer; StoreError when it cannot write.
         """
-        self._pipe.send((item.path, item.data))
+        # with each task, not among the arguments of the process: all users can read those
+        self._pipe.send((self._options, item.path, item.data))
         reply = self._receive(TASK_SECONDS_MAX)
         if isinstance(reply, tuple):
             self._pipe.send(claim.grant(*reply))

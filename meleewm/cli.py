@@ -6,10 +6,10 @@ Each verb imports what it needs when it runs, so that `--help` imports nothing h
 import sys
 from collections.abc import Sequence
 
-from meleewm import console, data, evaluate, query, serve, train
+from meleewm import console, data, evaluate, maintain, query, serve, train
 from meleewm.options import Parser, common
 
-GROUPS = (data, query, serve, train, evaluate)
+GROUPS = (data, maintain, query, serve, train, evaluate)
 
 
 def build() -> Parser:
