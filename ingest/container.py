@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ingest.rules import Refusal, StartBlock
-from ingest.slp import GAME_END, GAME_START, MAGIC, PAYLOADS, payload_sizes
+from ingest.rules import START_BYTES_MIN, Refusal, StartBlock
+from ingest.slp import EVENTS_MAX, GAME_END, GAME_START, MAGIC, PAYLOADS, payload_sizes
 from schemas.columns import NEWEST_KNOWN
 
 _RAW = len(MAGIC) + 4
-_START_BYTES_MIN = 0x140  # game start of Slippi 0.1
-_METADATA_KEY = b"U\x08metadata"
+METADATA_KEY = b"U\x08metadata"
 
 
 KNOWN_PAYLOADS: dict[int, float] = {
@@ -59,7 +58,7 @@ def open_container(data: bytes) -> Container:
         raise Refusal("not_a_replay", f"begins with {data[:11].hex(' ')}" if data else "empty")
     sizes, events = _payload_table(data)
     raw_stop = _raw_stop(data, sizes, events)
-    metadata, repairs = _metadata(data, raw_stop)
+    metadata, repairs = read_metadata(data, raw_stop)
     start = StartBlock(data[events + 1 : events + 1 + sizes[GAME_START]])
     return Container(data, raw_stop, sizes, start, metadata, repairs)
 
@@ -71,13 +70,18 @@ def _payload_table(data: bytes) -> tuple[dict[int, int], int]:
         raise Refusal("unreadable", f"no payload table: {head.hex(' ') or 'nothing'}")
     stop = _RAW + 1 + head[1]
     if len(data) <= stop:
-        raise Refusal("truncated", "the file ends inside the payload table")
+        raise Refusal(_short(data), "the file ends inside the payload table")
     sizes: dict[int, int] = dict(struct.iter_unpack(">BH", data[_RAW + 2 : stop]))
-    if data[stop] != GAME_START or sizes.get(GAME_START, 0) < _START_BYTES_MIN:
+    if data[stop] != GAME_START or sizes.get(GAME_START, 0) < START_BYTES_MIN:
         raise Refusal("unreadable", f"no game start: event {data[stop]:#04x} comes first")
     if len(data) < stop + 1 + sizes[GAME_START]:
-        raise Refusal("truncated", "the file ends inside game start")
+        raise Refusal(_short(data), "the file ends inside game start")
     return sizes, stop
+
+
+def _short(data: bytes) -> str:
+    """The rule that names a file without even a start: its length is 0 while it is written."""
+    return "truncated" if any(data[len(MAGIC) : _RAW]) else "unfinished"
 
 
 def _raw_stop(data: bytes, sizes: dict[int, int], events: int) -> int:
@@ -92,8 +96,8 @@ def _raw_stop(data: bytes, sizes: dict[int, int], events: int) -> int:
 
 
 def _walk_to_end(data: bytes, sizes: dict[int, int], position: int) -> int:
-    while position < len(data):
-        code = data[position]
+    for _ in range(EVENTS_MAX):
+        code = data[position] if position < len(data) else None
         if code not in sizes:
             break
         position += 1 + sizes[code]
@@ -102,13 +106,13 @@ def _walk_to_end(data: bytes, sizes: dict[int, int], position: int) -> int:
     raise Refusal("unfinished", "raw length 0 and no game end: cut off, or still being written")
 
 
-def _metadata(data: bytes, raw_stop: int) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+def read_metadata(data: bytes, raw_stop: int) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     """Metadata, and what was wrong with it: a replay is not lost for its last words."""
     tail = data[raw_stop:]
-    if not tail.startswith(_METADATA_KEY):
+    if not tail.startswith(METADATA_KEY):
         return None, () if tail.startswith(b"}") else ("metadata_missing",)
     try:
-        value = _Ubjson(tail, len(_METADATA_KEY)).value()
+        value = _Ubjson(tail, len(METADATA_KEY)).value()
     except (ValueError, IndexError, struct.error):
         return None, ("metadata_unreadable",)
     return (value, ()) if isinstance(value, dict) else (None, ("metadata_unreadable",))

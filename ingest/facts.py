@@ -249,7 +249,10 @@ def _is_frozen_stadium(table: pa.Table, start: Row) -> bool | None:
     version = tuple(start["slippi"]["version"][:2])
     if start["stage"] != _STADIUM or version < (3, 18):
         return None
-    if (_whole(table, "stage").field("stadium_event").to_numpy() != 0).any():
+    events = _whole(table, "stage")
+    if events.type.get_field_index("stadium_event") < 0:
+        return None
+    if (events.field("stadium_event").to_numpy() != 0).any():
         return False
     if version >= (3, 19):
         return bool(start["is_frozen_ps"])
@@ -343,7 +346,7 @@ def _player(own: _Side, other: _Side, spawned: "_Spawned | None") -> Row:
         "tag": _normalised(own.tag),
         "name": own.name,
         "rank": _rank(own),
-        "type": start["type"].lower(),
+        "type": start["type"] and start["type"].lower(),
         "cpu_level": start.get("cpu_level"),
         "costume": start["costume"],
         "stocks_left": int(own.stocks[-1]) if len(own.stocks) else None,

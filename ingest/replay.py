@@ -23,6 +23,8 @@ import pyarrow.compute as pc
 from peppi_py import _peppi
 
 from ingest.container import Container, open_container
+from ingest.repair import Rescued, rescue
+from ingest.repair.rescue import is_peppis_gap
 from ingest.resolve import (
     RANDALL_STAGE,
     STAGE_EVENTS,
@@ -33,7 +35,7 @@ from ingest.resolve import (
     last_copies,
     randall,
 )
-from ingest.rules import Refusal, check_start
+from ingest.rules import PLAYER_TYPES, Refusal, check_start
 from ingest.slp import KINDS, split
 from schemas.columns import FRAME, ITEM, PLAYER, STAGE, Column
 from schemas.game import FULL, REVISION, SIDES
@@ -43,58 +45,93 @@ PARSER = "peppi-py 0.8.6"
 
 @dataclass(frozen=True)
 class ParsedGame:
-    """A replay as it is stored: frames, and what the game file's footer says beside them."""
+    """A replay as it is stored: frames, and what the game file's footer says beside them. The
+    footer is everything that the replay says outside its frames: facts and `rebuild` read it."""
 
     table: pa.Table
     footer: dict[str, Any]
 
 
-def parse(source: Path | bytes) -> ParsedGame:
+def parse(source: Path | bytes, *, repair: bool = True) -> ParsedGame:
     """Read one .slp: last copy of each frame, items with slots, stage state carried forward.
 
-    Raises Refusal with the rule that keeps it from becoming a game; OSError for a path that cannot
-    be read. A panic of peppi's becomes a Refusal, too.
+    A damaged replay is rescued (footer `repairs` says how: ingest.repair.REPAIRS). Raises Refusal
+    with the rule that keeps it from becoming a game, needs_repair where `repair` is off; OSError
+    for a path that cannot be read. A panic of peppi's becomes a Refusal, too.
     """
     data = source if isinstance(source, bytes) else source.read_bytes()
+    try:
+        game = _parse_as_it_is(data)
+    except Refusal as refusal:
+        game = _parse_rescued(rescue(data, refusal))
+    repairs = game.footer["repairs"]
+    if repairs and not repair:
+        raise Refusal("needs_repair", f"declined: {', '.join(repairs)}")
+    return game
+
+
+def _parse_as_it_is(data: bytes) -> ParsedGame:
+    """An undamaged replay, as peppi reads it. Raises Refusal."""
     container = open_container(data)
-    check_start(container.start)
-    game = _read_with_peppi(container)
+    start = container.start
+    if is_peppis_gap(start.version):
+        raise Refusal("unreadable", f"Slippi {'.'.join(map(str, start.version))}: peppi panics")
+    if not set(start.types) <= set(PLAYER_TYPES):
+        raise Refusal("unreadable", f"player types {list(start.types)}")
+    check_start(start)
+    game = _read_with_peppi(container.plain)
+    frames = _placed(_frames(game, start.ports), container)
+    about = {key: value for key, value in game.start.items() if key != "bytes"}
+    return _game(container, start.ports, frames, about, game.end)
+
+
+def _parse_rescued(rescued: Rescued) -> ParsedGame:
+    """A replay made whole: without what peppi says of columns that the file does not hold."""
+    ports = rescued.start.players.ports
+    game = _read_with_peppi((rescued.replay,))
+    frames = _without(_frames(game, ports), rescued.lost)
+    about = {key: value for key, value in game.start.items() if key != "bytes"}
+    end = rescued.end.told(game.end) if rescued.end else None
+    return _game(rescued.container, ports, frames, rescued.start.told(about), end)
+
+
+def _frames(game: Any, ports: tuple[int, ...]) -> pa.StructArray:
+    """peppi's frames, of exactly these ports. Raises Refusal."""
     if game.frames is None or len(game.frames) == 0:
         raise Refusal("no_frames", "the replay has a start, but no frame")
-    ports = container.start.ports
     named = [f"P{port}" for port in ports]
     found = [field.name for field in game.frames.type.field("ports").type]
     if found != named:
         raise Refusal("unreadable", f"players on {named}, but frames of {found}")
-    whole = _placed(game.frames, container)
+    return game.frames
+
+
+def _game(
+    container: Container, ports: tuple[int, ...], whole: pa.StructArray, start: Any, end: Any
+) -> ParsedGame:
     rows = last_copies(whole.field("id").to_numpy())
     frames = whole if rows is None else whole.take(pa.array(rows))
     table = _table(frames, ports, container.start.stage)
-    return ParsedGame(table, _footer(container, game, len(whole) - len(frames)))
-
-
-def _footer(container: Container, game: Any, rollback_rows: int) -> dict[str, Any]:
-    """Everything that the replay says outside its frames; facts and `rebuild` read only this."""
-    start = {key: value for key, value in game.start.items() if key != "bytes"}
-    return {
+    footer = {
         "rev": REVISION,
         "parser": PARSER,
         "replay_bytes": len(container.data),
         "start_bytes": base64.b64encode(container.start.payload).decode(),
         "start": start,
-        "end": game.end,
+        "end": end,
         "metadata": container.metadata,
-        "rollback_rows": rollback_rows,
+        "rollback_rows": len(whole) - len(frames),
         "repairs": list(container.repairs),
         "newer_than_parser": container.newer_than_parser,
     }
+    return ParsedGame(table, footer)
 
 
 # --- peppi ----------------------------------------------------------------------------------------
 
 
-def _read_with_peppi(container: Container) -> Any:
-    with _as_file(container.plain) as path:
+def _read_with_peppi(pieces: tuple[bytes | memoryview, ...]) -> Any:
+    with _as_file(pieces) as path:
         try:
             return _peppi.read_slippi(path, skip_frames=False)
         except OSError as error:
@@ -178,6 +215,46 @@ def _spread(character: pa.StructArray, rows: Ints) -> pa.StructArray:
     source = np.full(len(character), -1)
     source[rows] = np.arange(len(rows))
     return character.take(pa.array(source, mask=source < 0))
+
+
+# --- columns that a rescued file does not hold ----------------------------------------------------
+
+
+def _without(frames: pa.StructArray, lost: frozenset[str]) -> pa.StructArray:
+    """peppi's frames without the leaves of these sources; an event that loses all is gone."""
+    columns = {}
+    for field, array in zip(frames.type, frames.flatten(), strict=True):
+        if field.name == "ports":
+            ports = {
+                port.name: _struct(
+                    {
+                        role.name: _pruned(rows, "", lost)
+                        for role, rows in zip(port.type, of_port.flatten(), strict=True)
+                    }
+                )
+                for port, of_port in zip(field.type, array.flatten(), strict=True)
+            }
+            columns["ports"] = _struct(ports)
+        elif (kept := _pruned(array, field.name, lost)) is not None:
+            columns[field.name] = kept
+    return _struct(columns)
+
+
+def _pruned(array: pa.Array, source: str, lost: frozenset[str]) -> pa.Array | None:
+    """An array without the lost leaves below `source`; None if it loses all, or is one itself."""
+    if pa.types.is_list(array.type):
+        offsets = array.offsets.to_numpy()
+        rows = _pruned(array.flatten(), source, lost)
+        return None if rows is None else pa.ListArray.from_arrays(offsets - offsets[0], rows)
+    if not pa.types.is_struct(array.type):
+        return None if source in lost else array
+    below = f"{source}." if source else ""
+    columns = {
+        field.name: kept
+        for field, part in zip(array.type, array.flatten(), strict=True)
+        if (kept := _pruned(part, f"{below}{field.name}", lost)) is not None
+    }
+    return _struct(columns, array) if columns else None
 
 
 # --- table ----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ RULES = {
     "truncated": "the file is shorter than its header says",
     "unfinished": "the game was still being written: no length, and no game end",
     "unreadable": "the event stream does not follow the format",
+    "needs_repair": "damaged; the rescue was declined (`meleewm ingest --no-repair`)",
     "special_mode": "Target Test, Home-Run Contest and the like",
     "not_two_players": "another number of players than two",
     "no_frames": "not a single frame was recorded",
@@ -29,7 +30,10 @@ RULES = {
 """rule -> what it refuses"""
 
 _SPECIAL_SCENES = {15: "Target Test", 32: "Home-Run Contest"}
-_EMPTY_PORT = 3
+START_BYTES_MIN = 0x140  # game start of Slippi 0.1
+EMPTY_PORT = 3
+PLAYER_TYPES = range(4)
+"""Human, CPU, demo, and an empty port."""
 
 
 class Refusal(Exception):  # noqa: N818 - it is an outcome, not an error
@@ -63,10 +67,19 @@ class StartBlock:
         return self.payload[0x1A3] if len(self.payload) > 0x1A3 else None
 
     @property
+    def version(self) -> tuple[int, int]:
+        """Major and minor."""
+        return self.payload[0], self.payload[1]
+
+    @property
+    def types(self) -> tuple[int, ...]:
+        """Player type on each of the four ports."""
+        return tuple(self.payload[0x65 + 0x24 * port] for port in range(4))
+
+    @property
     def ports(self) -> tuple[int, ...]:
         """Console ports 1 to 4 that somebody plays on."""
-        types = [self.payload[0x65 + 0x24 * port] for port in range(4)]
-        return tuple(port + 1 for port, kind in enumerate(types) if kind != _EMPTY_PORT)
+        return tuple(port for port, kind in enumerate(self.types, 1) if kind != EMPTY_PORT)
 
 
 def _special_mode(start: StartBlock) -> str | None:

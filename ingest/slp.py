@@ -6,6 +6,7 @@ tables below. Facts: project-slippi/slippi-wiki:SPEC.md. All numbers are big-end
 """
 
 import struct
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -239,24 +240,36 @@ def _key(text: str) -> bytes:
 # ---------------------------------------------------------------------------- reading
 
 
+EVENTS_MAX = 4_000_000
+"""More than any replay has that we take: the longest game of all has a million. It bounds what a
+walk over bytes of no sense may cost."""
+
+
 @dataclass(frozen=True)
 class Split:
     """A file taken apart by its own payload table.
 
-    sizes: event code -> payload bytes. events: (code, offset of the payload in `data`).
-    stop: where the walk ended. fault: why it ended early, '' for a whole stream.
+    sizes: event code -> payload bytes. codes (E,) uint8 and offsets (E,) int64: each event, and
+    where in `data` its payload begins. stop: where the walk ended. fault: why it ended early, ''
+    for a whole stream.
     """
 
     data: bytes
     sizes: dict[int, int]
-    events: list[tuple[int, int]]
+    codes: Array
+    offsets: Array
     stop: int
     fault: str
+
+    @property
+    def events(self) -> list[tuple[int, int]]:
+        """(code, offset of the payload) of each event."""
+        return list(zip(self.codes.tolist(), self.offsets.tolist(), strict=True))
 
     def payloads(self, code: int) -> list[bytes]:
         """Payloads of one event, without the code byte, in file order."""
         size = self.sizes.get(code, 0)
-        return [self.data[at : at + size] for found, at in self.events if found == code]
+        return [self.data[at : at + size] for at in self.offsets[self.codes == code].tolist()]
 
     @property
     def version(self) -> Version:
@@ -269,38 +282,68 @@ class Split:
 
         Bytes beyond the layout are left out, bytes that the file lacks are zeros.
         """
-        dtype = layout(event, version or self.version)
-        found = self.payloads(KINDS[event].code)
-        code = bytes([KINDS[event].code])
-        rows = [(code + p)[: dtype.itemsize].ljust(dtype.itemsize, b"\0") for p in found]
-        return np.frombuffer(b"".join(rows), dtype)
+        return self.records_at(event, self.codes == KINDS[event].code, version or self.version)
+
+    def records_at(self, event: str, picked: Array, version: Version) -> Array:
+        """As `records`, of some events: picked (E,) bool says which, all of this kind."""
+        dtype = layout(event, version)
+        size = min(dtype.itemsize - 1, self.sizes.get(KINDS[event].code, 0))
+        at = self.offsets[picked]
+        rows = np.zeros((len(at), dtype.itemsize), np.uint8)
+        rows[:, 0] = KINDS[event].code
+        stream = np.frombuffer(self.data, np.uint8)
+        for start in range(0, len(at), _RECORDS_AT_ONCE):
+            part = slice(start, start + _RECORDS_AT_ONCE)
+            rows[part, 1 : 1 + size] = stream[at[part, None] + np.arange(size)]
+        return rows.view(dtype)[:, 0]
 
 
-def split(data: bytes) -> Split:
+_RECORDS_AT_ONCE = 16_384
+"""Places of so many records are computed at a time: they take eight times the records' bytes."""
+
+
+def split(data: bytes, *, beyond: bool = False) -> Split:
     """Walk the events of a file by its own payload table; a damaged file gives what was readable.
 
     Works on a file with or without the container around the stream, and while it is being written
-    (raw length 0: the walk then goes to the end of the bytes).
+    (raw length 0: the walk then goes to the end of the bytes). beyond: do so whatever the length
+    in the header says.
     """
     begin, stop, fault = 0, len(data), ""
     if data.startswith(MAGIC):
         begin = len(MAGIC) + 4
         length = int.from_bytes(data[len(MAGIC) : begin], "big")
         fault = "raw data ends early" if begin + length > stop else ""
-        stop = min(stop, begin + length) if length else stop
-    sizes, at = _payload_table(data[begin:stop])
+        stop = min(stop, begin + length) if length and not beyond else stop
+    sizes, at = _payload_table(data[begin : begin + _TABLE_BYTES_MAX])
+    nothing = np.zeros(0, np.uint8), np.zeros(0, np.int64)
     if not sizes:
-        return Split(data, {}, [], begin, "no payload table")
-    events: list[tuple[int, int]] = []
-    at += begin
-    while at < stop:
-        size = sizes.get(data[at], 0)
-        if not size or at + 1 + size > stop:
-            fault = f"event 0x{data[at]:02x} " + ("is cut" if size else "has no size")
-            break
-        events.append((data[at], at + 1))
-        at += 1 + size
-    return Split(data, sizes, events, at, fault)
+        return Split(data, {}, *nothing, begin, "no payload table")
+    offsets = array("q")
+    at, ended = _walk(data, sizes, begin + at, stop, offsets)
+    places = np.frombuffer(offsets, np.int64) if offsets else nothing[1]
+    codes = np.frombuffer(data, np.uint8)[places - 1]
+    return Split(data, sizes, codes, places, at, ended or fault)
+
+
+def _walk(
+    data: bytes, sizes: dict[int, int], at: int, stop: int, offsets: "array[int]"
+) -> tuple[int, str]:
+    """Append where payloads begin. Returns where the walk ended, and why it ended before `stop`."""
+    strides = [1 + sizes[code] if code in sizes else 0 for code in range(256)]
+    found = offsets.append
+    for _ in range(EVENTS_MAX):
+        if at >= stop:
+            return at, ""
+        stride = strides[data[at]]
+        if not stride or at + stride > stop:
+            return at, f"event 0x{data[at]:02x} " + ("is cut" if stride else "has no size")
+        found(at + 1)
+        at += stride
+    return at, f"more than {EVENTS_MAX} events"
+
+
+_TABLE_BYTES_MAX = 1 + 255
 
 
 def _payload_table(raw: bytes) -> tuple[dict[int, int], int]:

@@ -83,16 +83,11 @@ def _handle(
     return process(layout, data, sha256, options)
 
 
-def process(
-    layout: Layout,
-    data: bytes,
-    sha256: bytes,
-    options: Options,  # noqa: ARG001 - repair and keys are not there yet
-) -> Outcome | StoreError:
+def process(layout: Layout, data: bytes, sha256: bytes, options: Options) -> Outcome | StoreError:
     """One replay's bytes to a game file and its rows. Any error of reading becomes a refusal."""
     game_id = sha256.hex()[:32]
     try:
-        game = parse(data)
+        game = parse(data, repair=options.repair)
         encoded = encode_game(game.table, game.footer)
         file = GameFile(
             game_id, len(encoded), hashlib.sha256(encoded).digest(), zlib.crc32(encoded)

@@ -24,6 +24,10 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
         "--workers", metavar="N", type=positive, default=os.cpu_count() or 1,
         help="worker processes (default: one a core)",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-repair", action="store_true",
+        help="refuse damaged replays (rule needs_repair) instead of rescuing what is whole in them",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
     parser = add_verb(
@@ -64,6 +68,7 @@ def parse_version(text: str) -> tuple[int, int, int]:
 def run_ingest(args: argparse.Namespace) -> int:
     """Bring replays into a store and say what became of each file."""
     from ingest.sources import files
+    from ingest.worker import Options
     from ingest.workers import Progress, ingest
 
     paths = [Path(path) for path in args.paths]
@@ -78,7 +83,10 @@ def run_ingest(args: argparse.Namespace) -> int:
                 p.files, total, f"{p.games} games, {p.known} known, {p.refused} refused, {rate}/s"
             )
 
-        summary = ingest(paths, Path(args.store), workers=args.workers, progress=show)
+        options = Options(repair=not args.no_repair)
+        summary = ingest(
+            paths, Path(args.store), workers=args.workers, options=options, progress=show
+        )
     if args.json:
         console.out_json(summary.as_dict())
         return 0

@@ -8,7 +8,7 @@ from schemas.columns import FRAME, ITEM, PLAYER, STAGE, Column
 
 SIDES = ("p0", "p1")
 FOOTER_KEY = b"meleewm"
-REVISION = 1
+REVISION = 2
 """Raised by hand when schema or parser rules change stored values; the same in every store."""
 
 

@@ -117,14 +117,18 @@ def without_events(slp: bytes, *lost: tuple[int, int]) -> bytes:
     return slp
 
 
-def test_a_nana_of_half_frames_is_refused() -> None:
+def test_a_nana_of_half_frames_loses_those_frames() -> None:
     game = make_game(2, chars=("ice_climbers", "fox"), version=(2, 0), n_frames=3000)
     x = leaf(parse(game.slp).table, "p0.follower.position_x")
     less = parse(without_events(game.slp, (0x37, 100), (0x38, 100))).table
     expected = pa.compute.if_else(pa.array(np.arange(len(x)) != 100), x, None)
     assert_same(leaf(less, "p0.follower.position_x"), expected, "x")
-    with pytest.raises(Refusal, match="half of a frame"):
-        parse(without_events(game.slp, (0x37, 100), (0x38, 200)))
+    halved = without_events(game.slp, (0x37, 100), (0x38, 200))
+    with pytest.raises(Refusal, match="needs_repair"):
+        parse(halved, repair=False)
+    rescued = parse(halved)
+    assert "frames_dropped" in rescued.footer["repairs"]
+    assert len(rescued.table) == len(x) - 2
 
 
 def test_a_leaf_is_there_from_its_version_on() -> None:
@@ -164,8 +168,17 @@ def test_path_and_bytes_are_one(tmp_path: Path) -> None:
     assert encode_game(one.table, one.footer) == encode_game(other.table, other.footer)
 
 
-def test_frames_without_a_start_are_refused() -> None:
-    with pytest.raises(Refusal) as refused:
-        parse(make_game(1, version=(3, 3), n_frames=200).slp)
-    assert refused.value.rule == "unreadable"
-    assert "panicked" in refused.value.detail
+@pytest.mark.parametrize("version", [(3, 0), (3, 3), (3, 5), (3, 6)])
+def test_versions_that_peppi_cannot_read_are_laid_out_anew(version: tuple[int, int]) -> None:
+    """The same simulated game, recorded as 3.7: equal in every leaf that the version has."""
+    slp = make_game(1, version=version, n_frames=200).slp
+    game, twin = parse(slp), parse(make_game(1, version=(3, 7), n_frames=200).slp)
+    assert game.footer["repairs"] == ["relaid"]
+    for column in PLAYER:
+        stored = leaf(game.table, f"p0.{column.name}")
+        if column.name != "random_seed":
+            assert (stored is not None) == (column.since <= version), column.name
+        if column.since <= version and column.name != "random_seed":
+            assert_same(stored, leaf(twin.table, f"p0.{column.name}"), column.name)
+    with pytest.raises(Refusal, match="needs_repair"):
+        parse(slp, repair=False)
