@@ -111,11 +111,14 @@ def read_metadata(data: bytes, raw_stop: int) -> tuple[dict[str, Any] | None, tu
     tail = data[raw_stop:]
     if not tail.startswith(METADATA_KEY):
         return None, () if tail.startswith(b"}") else ("metadata_missing",)
+    reader = _Ubjson(tail, len(METADATA_KEY))
     try:
-        value = _Ubjson(tail, len(METADATA_KEY)).value()
+        value = reader.value()
     except (ValueError, IndexError, struct.error):
         return None, ("metadata_unreadable",)
-    return (value, ()) if isinstance(value, dict) else (None, ("metadata_unreadable",))
+    if not isinstance(value, dict):
+        return None, ("metadata_unreadable",)
+    return value, () if reader.rest.startswith(b"}") else ("brace_missing",)
 
 
 _DEPTH_MAX = 32
@@ -135,6 +138,11 @@ class _Ubjson:
         self._data = data
         self._position = position
         self._values = 0
+
+    @property
+    def rest(self) -> bytes:
+        """What follows the value."""
+        return self._data[self._position : self._position + 1]
 
     def value(self, marker: str = "", depth: int = 0) -> Any:
         """The value at the position; marker: its type where the container said it already."""

@@ -242,12 +242,14 @@ def _without(frames: pa.StructArray, lost: frozenset[str]) -> pa.StructArray:
 
 def _pruned(array: pa.Array, source: str, lost: frozenset[str]) -> pa.Array | None:
     """An array without the lost leaves below `source`; None if it loses all, or is one itself."""
+    if source in lost:
+        return None
     if pa.types.is_list(array.type):
         offsets = array.offsets.to_numpy()
         rows = _pruned(array.flatten(), source, lost)
         return None if rows is None else pa.ListArray.from_arrays(offsets - offsets[0], rows)
     if not pa.types.is_struct(array.type):
-        return None if source in lost else array
+        return array
     below = f"{source}." if source else ""
     columns = {
         field.name: kept

@@ -191,8 +191,11 @@ def pack_frames(version: Version, batches: Sequence[Batch]) -> bytes:
     out = np.empty(int(size.sum()), np.uint8)
     done = 0
     for _, records in parts:
-        places = at[done : done + len(records), None] + np.arange(records.itemsize)
-        out[places] = records.view(np.uint8).reshape(len(records), records.itemsize)
+        payload = records.view(np.uint8).reshape(len(records), records.itemsize)
+        for start in range(0, len(records), _RECORDS_AT_ONCE):
+            rows = payload[start : start + _RECORDS_AT_ONCE]
+            first = done + start
+            out[at[first : first + len(rows), None] + np.arange(records.itemsize)] = rows
         done += len(records)
     return out.tobytes()
 
@@ -218,9 +221,9 @@ def pack_replay(
     sizes = payload_sizes(version)
     table = struct.pack(">BB", PAYLOADS, 3 * len(sizes) + 1)
     table += b"".join(struct.pack(">BH", code, size) for code, size in sizes.items())
-    raw = table + start + frames + end
+    raw = table, start, frames, end
     tail = b"" if metadata is None else _key("metadata") + ubjson(metadata)
-    return MAGIC + struct.pack(">I", len(raw)) + raw + tail + b"}"
+    return b"".join((MAGIC, struct.pack(">I", sum(map(len, raw))), *raw, tail, b"}"))
 
 
 def ubjson(value: Any) -> bytes:
@@ -318,7 +321,7 @@ def split(data: bytes, *, beyond: bool = False) -> Split:
     sizes, at = _payload_table(data[begin : begin + _TABLE_BYTES_MAX])
     nothing = np.zeros(0, np.uint8), np.zeros(0, np.int64)
     if not sizes:
-        return Split(data, {}, *nothing, begin, "no payload table")
+        return Split(data, {}, *nothing, min(begin, stop), "no payload table")
     offsets = array("q")
     at, ended = _walk(data, sizes, begin + at, stop, offsets)
     places = np.frombuffer(offsets, np.int64) if offsets else nothing[1]

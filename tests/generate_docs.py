@@ -7,6 +7,8 @@ import argparse
 import os
 from pathlib import Path
 
+from ingest.repair import REPAIRS
+from ingest.rules import RULES
 from schemas.columns import GROUPS, Column
 from schemas.filters import FILTERS
 from schemas.records import TABLES
@@ -70,6 +72,16 @@ def data_page() -> str:
         parts += [f"| {f.name} | {f.sql} | {f.meaning} |" for f in fields]
     parts += ["", "## What a query may name", "", "| name | meaning |", "| --- | --- |"]
     parts += [f"| {f.name} | {f.help} |" for f in FILTERS.values()]
+    parts += ["", "## Refusals", "", "A replay that becomes no game has one of these as `rule` in",
+              "the ledger.", "", "| rule | what it refuses |", "| --- | --- |"]  # fmt: skip
+    parts += [f"| {rule} | {meaning} |" for rule, meaning in RULES.items()]
+    parts += ["", "## Repairs", "", "A replay that peppi or its own header cannot account for is",
+              "rescued where two players and whole frames are in it, and marked: `games.repaired`",
+              "is true, `repairs` in the game file's footer names each step. `meleewm ingest",
+              "--no-repair` refuses them instead (rule needs_repair). Columns that the file's own",
+              "Slippi version does not record are absent as ever; `start_bytes` in the footer are",
+              "the file's own bytes.", "", "| repair | meaning |", "| --- | --- |"]  # fmt: skip
+    parts += [f"| {name} | {meaning} |" for name, meaning in REPAIRS.items()]
     return "\n".join(parts) + "\n"
 
 

@@ -28,7 +28,7 @@ from ingest.slp import (
     payload_sizes,
     split,
 )
-from schemas.columns import GROUPS, NEWEST_KNOWN
+from schemas.columns import FRAME, ITEM, NEWEST_KNOWN, PLAYER
 
 REPAIRS = {
     "relaid": "laid out anew, because peppi cannot read files of Slippi 3.0 to 3.6, nor payload "
@@ -49,6 +49,7 @@ REPAIRS = {
     "start_text": "text of game start that cannot be read: empty, or its readable beginning",
     "end_code": "method, placement or quitter of game end out of range: unknown",
     "metadata_missing": "neither metadata nor a closing brace follow the events",
+    "brace_missing": "the closing brace after the metadata is missing",
     "metadata_unreadable": "the metadata cannot be read: there is none",
 }
 """What may have been done to a replay -> what that means, in the order in which it is told."""
@@ -182,7 +183,7 @@ def _believed(events: Split, steps: set[str]) -> _Stream:
         if n_again == n_events and _closes(events, events.stop):
             return _Stream(events, None, closed=True, steps=steps)
         # the event before bytes of no sense may have lost its own end to them
-        return _Stream(_first(events, n_again - 1, events.stop), None, closed=False,
+        return _Stream(_first(events, max(1, n_again - 1), events.stop), None, closed=False,
                        steps=steps | {"events_cut"})  # fmt: skip
     closed = _closes(events, events.stop)
     cut_here = not closed and not steps & _ENDED_EARLY
@@ -265,28 +266,17 @@ def is_peppis_gap(version: tuple[int, int]) -> bool:
 
 
 def _lost(sizes: dict[int, int]) -> frozenset[str]:
-    """Sources of the columns that payloads of these sizes do not hold."""
-    held = set()
-    for event, kind in KINDS.items():
-        dtype = layout(event, NEWEST_KNOWN)
-        for name, (part, offset, *_) in (dtype.fields or {}).items():
-            if offset + part.itemsize <= 1 + sizes.get(kind.code, 0):
-                held.add((event, name))
-    # what says where a stage event belongs goes with it: the whole event is gone then
-    places = {
-        f"{event}.{name}"
-        for event, kind in KINDS.items()
-        if not sizes.get(kind.code, 0)
-        for name, _ in kind.extra
-    }
-    return frozenset(places).union(
-        column.source
-        for group, columns in GROUPS.items()
-        for column in columns
-        if column.event in KINDS
-        and (column.event, column.source.rpartition(".")[2] if group == "stage" else column.name)
-        not in held
-    )
+    """Sources of the events and columns that payloads of these sizes do not hold."""
+    lost = {event for event, kind in KINDS.items() if kind.code not in sizes}
+    for column in (*FRAME, *PLAYER, *ITEM):
+        if column.event not in KINDS:
+            continue
+        fields = layout(column.event, NEWEST_KNOWN).fields
+        assert fields is not None
+        part, offset = fields[column.name][:2]
+        if offset + part.itemsize > 1 + sizes.get(KINDS[column.event].code, 0):
+            lost.add(column.source)
+    return frozenset(lost)
 
 
 # --- end and metadata -----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import pytest
 
 from ingest import workers
 from ingest.synthetic import make_game
+from ingest.worker import Options
 from ingest.workers import Progress, Summary, ingest
 from schemas.errors import UsageError
 from schemas.game import REVISION
@@ -32,7 +33,8 @@ needs_proc = pytest.mark.skipif(not Path("/proc").exists(), reason="finds worker
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six games, one of them twice, one of a newer Slippi, and five files that become none."""
+    """Six games, one of them twice, one of a newer Slippi, three to repair, and four files that
+    become none."""
     out = tmp_path_factory.mktemp("replays")
     for seed in range(N_GAMES):
         game = make_game(seed, n_frames=300, version=(3, 19) if seed else (2, 0))
@@ -40,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = (out / "1.slp").read_bytes()
     (out / "copy of 1.slp").write_bytes(whole)
     (out / "cut.slp").write_bytes(whole[:5_000])
+    (out / "cut short.slp").write_bytes(whole[:500])
     (out / "empty.slp").write_bytes(b"")
     (out / "no metadata.slp").write_bytes(make_game(9, n_frames=200).slp.partition(b"U\x08meta")[0])
     (out / "old.slp").write_bytes(make_game(9, n_frames=200, version=(3, 5)).slp)
@@ -59,9 +62,10 @@ def of_a_newer_slippi(slp: bytes) -> bytes:
     return bytes(data)
 
 
-EXPECTED = {"stored": N_GAMES + 1, "repaired": 3, "known": 1, "newer_than_parser": 1,
-            "refused": {"not_a_replay": 2}}  # fmt: skip
-N_FILES = 13
+N_REPAIRED = 3
+EXPECTED = {"stored": N_GAMES + 1, "repaired": N_REPAIRED, "known": 1, "newer_than_parser": 1,
+            "refused": {"not_a_replay": 2, "truncated": 1}}  # fmt: skip
+N_FILES = 14
 
 
 def counts(summary: Summary) -> dict[str, Any]:
@@ -108,12 +112,12 @@ def test_every_file_is_in_the_ledger(folder: Path, peace: Path) -> None:
         ledger = catalog.query("select source, outcome, rule, detail, rev from lake.replays")
     rows = {Path(row["source"]).name: row for row in ledger.to_pylist()}
     assert set(rows) == {path.name for path in folder.iterdir()}
-    assert rows["cut.slp"]["outcome"] == "repaired"
+    assert rows["cut short.slp"]["rule"] == "truncated"
     assert rows["empty.slp"]["detail"] == "empty"
-    assert rows["old.slp"]["outcome"] == "repaired"
     details = [row["detail"] for row in rows.values() if row["detail"]]
     assert details == [" ".join(detail.split()) for detail in details]
-    assert rows["no metadata.slp"]["outcome"] == "repaired"
+    for mended in ("no metadata.slp", "cut.slp", "old.slp"):
+        assert rows[mended]["outcome"] == "repaired"
     outcomes = {rows["1.slp"]["outcome"], rows["copy of 1.slp"]["outcome"]}
     assert outcomes == {"stored", "known"}
     assert all(row["rev"] == REVISION for row in rows.values())
@@ -123,7 +127,7 @@ def test_the_catalog_says_what_lies_on_disk(peace: Path) -> None:
     layout = open_layout(peace)
     with Catalog(layout, read_only=True) as catalog:
         games = catalog.query("from lake.games").to_pylist()
-    assert len(games) == len(game_files(peace)) == N_GAMES + 4
+    assert len(games) == len(game_files(peace)) == N_GAMES + 1 + N_REPAIRED
     for game in games:
         path = layout.game_path(str(game["game_id"]).replace("-", ""))
         data = path.read_bytes()
@@ -133,6 +137,18 @@ def test_the_catalog_says_what_lies_on_disk(peace: Path) -> None:
         assert game["n_frames"] == len(table)
         assert game["leaf_set"] == leaf_set(table.schema)
         assert read_footer(data)["rev"] == REVISION
+
+
+def test_without_repair_what_is_damaged_is_refused(folder: Path, tmp_path: Path) -> None:
+    summary = ingest([folder], tmp_path / "store", workers=2, options=Options(repair=False))
+    refused = EXPECTED["refused"] | {"needs_repair": N_REPAIRED}  # type: ignore[operator]
+    assert counts(summary) == EXPECTED | {"repaired": 0, "refused": refused}
+    with Catalog(open_layout(tmp_path / "store"), read_only=True) as catalog:
+        sql = "select detail from lake.replays where rule = 'needs_repair' order by detail"
+        details = catalog.query(sql).column(0).to_pylist()
+        repaired = catalog.query("select count(*) from lake.games where repaired").column(0)
+    assert details == [f"declined: {name}" for name in ("metadata_missing", "relaid", "truncated")]
+    assert repaired.to_pylist() == [0]
 
 
 def test_a_second_run_stores_nothing(folder: Path, peace: Path) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.errors import NotFoundError, StoreError
+from schemas.game import REVISION
 from schemas.records import TABLES, Rows
 from store import catalog as module
 from store.catalog import SNAPSHOT_COLUMN, Catalog
@@ -58,7 +59,9 @@ def test_known_rows_are_dropped(layout: Layout) -> None:
 
 def test_a_new_revision_is_a_new_row(layout: Layout) -> None:
     rows = make_game(1).rows
-    later: Rows = {name: [{**row, "rev": 2} for row in batch] for name, batch in rows.items()}
+    later: Rows = {
+        name: [{**row, "rev": REVISION + 1} for row in batch] for name, batch in rows.items()
+    }
     with Catalog(layout) as catalog:
         catalog.commit(rows)
         catalog.commit(later)

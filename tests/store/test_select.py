@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.errors import MissingGamesError, NotFoundError, QueryError
+from schemas.game import REVISION
 from schemas.records import Rows
 from schemas.shard import Lock, Request, members_from, split_names
 from store.catalog import Catalog
@@ -178,13 +179,16 @@ def test_newest_revision_is_shown_and_old_locks_keep_theirs(tmp_path: Path) -> N
     layout = make_store(tmp_path / "melee", [[game]])
     old = _select(layout, Request())
     later: Rows = {
-        name: [{**row, "rev": 5, **({"n_frames": 99} if "n_frames" in row else {})} for row in rows]
+        name: [
+            {**row, "rev": REVISION + 4, **({"n_frames": 99} if "n_frames" in row else {})}
+            for row in rows
+        ]
         for name, rows in game.rows.items()
     }
     with Catalog(layout) as catalog:
         catalog.commit(later)
     new = _select(layout, Request())
-    assert [(m.rev, m.n_frames) for m in new.members] == [(5, 99)]
+    assert [(m.rev, m.n_frames) for m in new.members] == [(REVISION + 4, 99)]
     assert new.dataset_id != old.dataset_id
     assert from_lock(layout, old.lock()).members == old.members
 
@@ -198,8 +202,8 @@ def test_a_revision_may_change_which_recordings_belong_together(tmp_path: Path) 
         for name, rows in first.rows.items()
     }  # fmt: skip
     newer: Rows = {
-        name: [{**row, "rev": 2, "natural_key": second.rows["games"][0]["natural_key"]}
-               if "natural_key" in row else {**row, "rev": 2} for row in rows]
+        name: [{**row, "rev": REVISION + 1, "natural_key": second.rows["games"][0]["natural_key"]}
+               if "natural_key" in row else {**row, "rev": REVISION + 1} for row in rows]
         for name, rows in first.rows.items()
     }  # fmt: skip
     layout = make_store(tmp_path / "melee", [[second, third]])
