@@ -1,89 +1,135 @@
-"""Ingest beside a bare peppi loop over the same replays, and the sizes of game files.
+"""Ingest beside a bare peppi loop over the same replays, and what game files weigh and read like.
 
-`python -m benchmarks.ingest [FOLDER]`: FOLDER of .slp files; 40 simulated games without one.
+`python -m benchmarks.ingest [FOLDER]`: FOLDER of .slp files; without one the unpacked real replays
+of the tests where they are, else 40 simulated games. Every timed run is a process of its own
+(benchmarks/pinned.py) on cores of its own, ours and the baseline in turn, the median of ROUNDS.
 """
 
-import hashlib
-import os
 import sys
 import tempfile
 from functools import partial
 from pathlib import Path
 
-import peppi_py._peppi as peppi
+import pyarrow as pa
 
 from benchmarks.machine import cpu_seconds, header, median, row
+from benchmarks.pinned import Run, bare, full, readable
 from ingest.synthetic import write_games
-from ingest.worker import Options, process
+from ingest.workers import ingest
+from schemas.features import view
+from schemas.records import version_number, version_text
+from store.catalog import Catalog
 from store.layout import Layout, open_layout
 from store.parquet import read_game
 
 ROUNDS = 3
+UNPACKED = Path(__file__).parent.parent / ".cache" / "replays"
+VIEWS = ("v3", "v3-projectiles")
+LONG_GAME = 3_000  # frames; below it the footer is most of a game file
+RECENT = version_number(3, 7)
 
 
 def main(folder: Path | None) -> None:
     """Print the figures."""
-    header("peppi-py", "pyarrow", "numpy")
+    header("peppi-py", "pyarrow", "numpy", "duckdb")
     with tempfile.TemporaryDirectory() as scratch:
+        if folder is None and UNPACKED.is_dir():
+            folder = UNPACKED
         if folder is None:
             folder = Path(scratch) / "replays"
             write_games(folder, 40, seed=1)
-        paths = [p for p in sorted(folder.rglob("*.slp")) if _readable(p)]
-        frames = sum(len(peppi.read_slippi(str(p)).frames) for p in paths)
-        size = sum(p.stat().st_size for p in paths)
-        print(f"{len(paths)} replays, {size / 1e6:.0f} MB, {frames:,} rows\n")
+        found = sorted(folder.rglob("*.slp"))
+        paths = [path for path in found if readable(path)]
+        size = sum(path.stat().st_size for path in paths)
+        print(
+            f"{len(found)} replays; rates: the {len(paths)}, {size / 1e6:.0f} MB, of bare peppi\n"
+        )
         _rates(paths, size, Path(scratch))
-        _files(paths, Path(scratch))
+        layout = open_layout(Path(scratch) / "all", create=True)
+        ingest([folder], layout.root, workers=2)
+        games = _games(layout)
+        _sizes(games)
+        _reading(layout, games)
 
 
-def _readable(path: Path) -> bool:
-    # peppi's panics print a stack from Rust, past Python's sys.stderr.
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        peppi.read_slippi(str(path))
-    except (OSError, BaseException) as error:
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        return False
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-    return True
+# --- rates ----------------------------------------------------------------------------------------
 
 
 def _rates(paths: list[Path], size: int, scratch: Path) -> None:
-    bare, ours = [], []
+    peppi, ours, two_peppi, two_ours = [], [], [], []
     for n in range(ROUNDS):
-        layout = open_layout(scratch / f"store-{n}", create=True)
-        bare.append(cpu_seconds(lambda: [peppi.read_slippi(str(p)) for p in paths]))
-        ours.append(cpu_seconds(partial(_store, layout, paths)))
-    rate, best = size / median(ours) / 1e6, size / median(bare) / 1e6
-    row(
-        "ingest, one core (against bare peppi)", f"{rate:.0f} MB/s", f"{best:.0f} MB/s", rate / best
-    )
+        peppi.append(bare(paths, cores=1))
+        ours.append(full(paths, scratch / f"one-{n}", workers=1))
+        two_peppi.append(bare(paths, cores=2))
+        two_ours.append(full(paths, scratch / f"two-{n}", workers=2))
+    for clock in ("cpu", "wall"):
+        base = size / _mid(peppi, clock)
+        for suffix, what in (
+            ("", f"ingest on one core, {clock}"),
+            ("_no_start", "  less start-up"),
+        ):
+            rate = size / _mid(ours, clock + suffix)
+            name = f"{what} (>= 0.25)"
+            row(name, f"{rate / 1e6:.0f} MB/s", f"{base / 1e6:.0f} MB/s", rate / base)
+    start = _mid(ours, "wall") - _mid(ours, "wall_no_start")
+    row("  start-up: an ingest of the smallest replay", f"{start:.2f} s")
+    gain = _mid(ours, "wall_no_start") / _mid(two_ours, "wall_no_start")
+    base = _mid(peppi, "wall") / _mid(two_peppi, "wall")
+    row("two workers over one, wall (>= 0.85)", f"{gain:.2f} x", f"{base:.2f} x", gain / base)
+    for workers, runs in ((1, ours), (2, two_ours)):
+        peak, most = max(run.peak_mb for run in runs), 600 + 250 * workers
+        row(f"peak memory, {workers} worker(s) (<= 1)", f"{peak:.0f} MB", f"{most} MB", peak / most)
 
 
-def _store(layout: Layout, paths: list[Path]) -> None:
-    for path in paths:
-        content = path.read_bytes()
-        process(layout, content, hashlib.sha256(content).digest(), Options())
+def _mid(runs: list[Run], what: str) -> float:
+    return median([getattr(run, what) for run in runs])
 
 
-def _files(paths: list[Path], scratch: Path) -> None:
-    games = sorted((scratch / "store-0" / "games").rglob("*.parquet"))
-    stored = sum(p.stat().st_size for p in games if "anchor" not in p.name)
-    size = sum(p.stat().st_size for p in paths)
-    row(
-        "game files (against .slp bytes)",
-        f"{stored / 1e6:.1f} MB",
-        f"{size / 1e6:.1f} MB",
-        stored / size,
-    )
-    rows: list[int] = []
-    seconds = cpu_seconds(lambda: rows.extend(read_game(p).num_rows for p in games))
-    row("reading all of a game file back", f"{sum(rows) / seconds / 1e6:.2f} M frames/s")
+# --- game files -----------------------------------------------------------------------------------
+
+
+def _games(layout: Layout) -> pa.Table:
+    with Catalog(layout) as catalog:
+        return catalog.query(
+            "select replace(game_id::varchar, '-', '') as id, version, n_frames, replay_bytes,"
+            " parquet_bytes from lake.games"
+        )
+
+
+def _sizes(games: pa.Table) -> None:
+    rows = games.to_pylist()
+    recent = [r for r in rows if r["version"] >= RECENT and r["n_frames"] >= LONG_GAME]
+    print()
+    _size(f"game files, >= 3.7 and {LONG_GAME:,} frames (<= 0.10)", recent)
+    _size("game files, all (<= 0.11)", rows)
+    versions = sorted({r["version"] // 1000 for r in rows})
+    for number in versions:
+        same = [r for r in rows if r["version"] // 1000 == number]
+        text = version_text(number * 1000).rpartition(".")[0]
+        _size(f"  Slippi {text}, {len(same)} games", same)
+
+
+def _size(name: str, rows: list[dict[str, int]]) -> None:
+    if rows:
+        stored, size = (sum(r[key] for r in rows) for key in ("parquet_bytes", "replay_bytes"))
+        row(name, f"{stored / 1e6:.2f} MB", f"{size / 1e6:.2f} MB", stored / size, digits=4)
+
+
+def _reading(layout: Layout, games: pa.Table) -> None:
+    paths = [layout.game_path(game) for game in games["id"].to_pylist()]
+    frames = sum(games["n_frames"].to_pylist())
+
+    def read(columns: list[str] | None) -> None:
+        for path in paths:
+            read_game(path, columns)
+
+    print()
+    for name, columns in (
+        ("reading all of a game file (>= 1.5)", None),
+        *((f"reading the columns of {name} (>= 2.5)", view(name).columns) for name in VIEWS),
+    ):
+        seconds = median([cpu_seconds(partial(read, columns)) for _ in range(ROUNDS)])
+        row(name, f"{frames / seconds / 1e6:.2f} M frames/s")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,13 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def row(name: str, value: str, baseline: str = "", ratio: float | None = None) -> None:
+def row(
+    name: str, value: str, baseline: str = "", ratio: float | None = None, digits: int = 2
+) -> None:
     """One figure: its value, the baseline of the same run, and the ratio of the two."""
-    print(f"{name:<46} {value:>18} {baseline:>18} {'' if ratio is None else f'{ratio:8.2f}'}")
+    print(
+        f"{name:<46} {value:>18} {baseline:>18} {'' if ratio is None else f'{ratio:8.{digits}f}'}"
+    )
 
 
 def median(values: Sequence[float]) -> float:
