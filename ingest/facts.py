@@ -57,6 +57,7 @@ def game_rows(table: pa.Table, footer: Mapping[str, Json], file: GameFile) -> Ro
         "parquet_bytes": file.size,
         "parquet_sha256": file.sha256,
         "parquet_crc32": file.crc32,
+        "rewrite": 0,
     }
     players = [_player(side, sides[1 - side.side], spawned) for side in sides]
     key = {"game_id": file.game_id, "rev": footer["rev"]}

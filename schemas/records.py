@@ -38,6 +38,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 _IDENTITY = (
     Field("game_id", "UUID", "first 128 bits of the SHA-256 of the uncompressed .slp"),
     Field("rev", "INTEGER", "revision of schema and parser rules that made the game file"),
+    Field("rewrite", "INTEGER", "0; one more each time `repair` wrote the file with other bytes"),
     Field("natural_key", "UUID", "equal for both recordings of one game"),
     Field("bucket", "USMALLINT", "16 bits of the natural key's hash: decides train, val or test"),
 )

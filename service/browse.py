@@ -57,7 +57,7 @@ class View:
         live = live_games(games, removals, self.recordings, "matched")
         return (
             f"with matched as (select * from {sides} where {where}), live as ({live}),"
-            " shown as (select * from matched semi join live using (game_id, rev))"
+            " shown as (select * from matched semi join live using (game_id, rev, rewrite))"
         ), list(values)
 
 

@@ -110,7 +110,8 @@ def _page(catalog: Catalog, view: View, sorting: _Sorting, base: str) -> dict[st
     tail, more = sorting.sql()
     found = catalog.query(
         f"{head}, listed as (select * replace ({HEX_ID} as game_id), {key} as key"
-        f" from {catalog.at('games', view.snapshot)} semi join shown using (game_id, rev)) {tail}",
+        f" from {catalog.at('games', view.snapshot)} semi join shown using (game_id, rev, rewrite))"
+        f" {tail}",
         [*values, *more],
     )
     rows = found.slice(0, sorting.limit)
@@ -183,7 +184,8 @@ def _game(catalog: Catalog, game_id: str, snapshot: int) -> pa.Table:
     found = catalog.query(
         f"select * replace ({HEX_ID} as game_id), 0 as key from {catalog.at('games', snapshot)}"
         " where game_id = cast(? as uuid) and game_id not in"
-        f" (select game_id from {catalog.at('removals', snapshot)}) order by rev desc limit 1",
+        f" (select game_id from {catalog.at('removals', snapshot)})"
+        " order by rev desc, rewrite desc limit 1",
         [game_id],
     )
     if not len(found):

@@ -34,15 +34,15 @@ CLEANUP_AGE = "1 hour"
 # One row of each table is known again by these columns: DuckLake has no unique constraint, and a
 # commit may be durable although its writer died before hearing so.
 KEYS = {
-    "games": ("game_id", "rev"),
+    "games": ("game_id", "rev", "rewrite"),
     "players": ("game_id", "rev", "side"),
-    "perspectives": ("game_id", "rev", "side"),
+    "perspectives": ("game_id", "rev", "rewrite", "side"),
     "item_counts": ("game_id", "rev", "side", "type"),
     "replays": ("sha256", "rev", "source", "member"),
 }
 # What every selection needs; the ledger alone has rows without a game.
-NEVER_NULL = {"game_id", "natural_key", "bucket", "n_frames", "stretches", "parquet_bytes",
-              "parquet_crc32", "parquet_sha256", "leaf_set", "version"}  # fmt: skip
+NEVER_NULL = {"game_id", "rewrite", "natural_key", "bucket", "n_frames", "stretches", "version",
+              "leaf_set", "parquet_bytes", "parquet_crc32", "parquet_sha256"}  # fmt: skip
 HEX_ID = "replace(cast(game_id as varchar), '-', '')"
 """SQL of a game id as it stands outside the catalog."""
 FIRST_SNAPSHOT = 1
@@ -74,10 +74,15 @@ class Catalog:
             message = f"{layout.catalog} is gone, though there are game files beside it"
             raise StoreError(message, "bring it back, or ingest the replays again")
         self._connection = _create(layout) if is_new else _attach(layout, read_only)
-        if _missing_tables(self._connection):  # of an older format, or its maker was killed
+        if _missing_tables(self._connection):  # its maker was killed
             self._connection.close()
             self._connection = _create(layout)
             is_new = True
+        if missing := _missing_columns(self._connection):
+            self._connection.close()
+            message = f"the catalog of {layout.root} is an older one, without {missing[0]}"
+            hint = f"meleewm rebuild --store {layout.root} makes it anew from the game files"
+            raise StoreError(message, hint)
         if is_new and read_only:
             self._connection.close()
             self._connection = _attach(layout, read_only)
@@ -250,19 +255,23 @@ def _fresh(
     if name not in KEYS:
         return list(batch)
     unique = {_key(name, row): row for row in reversed(batch)}
-    by_game = KEYS[name][:2] == KEYS["games"]
-    return [row for key, row in reversed(unique.items()) if not (by_game and key[:2] in known)]
+    rows = [row for _, row in reversed(unique.items())]
+    if "game_id" not in KEYS[name]:
+        return rows
+    # players and item_counts do not depend on the file's bytes: they come with the first writing
+    keys = ((row["game_id"], row["rev"], row.get("rewrite", 0)) for row in rows)
+    return [row for key, row in zip(keys, rows, strict=True) if key not in known]
 
 
 def _known_games(
     cursor: duckdb.DuckDBPyConnection, games: Sequence[Mapping[str, object]]
 ) -> set[tuple[object, ...]]:
-    """(game_id, rev) of those of these games that the catalog has."""
+    """(game_id, rev, rewrite) of those of these games that the catalog has."""
     if not games:
         return set()
     cursor.register("batch", pa.table({"id": [row["game_id"] for row in games]}))
     found = cursor.execute(
-        f"select {HEX_ID}, rev from lake.games"
+        f"select {HEX_ID}, rev, rewrite from lake.games"
         " where game_id in (select cast(id as uuid) from batch)"
     ).fetchall()
     cursor.unregister("batch")
@@ -348,6 +357,16 @@ def _missing_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
     # not duckdb_tables(): that looks into every table of DuckLake's own as well
     rows = connection.execute("show tables from lake").fetchall()
     return [name for name in TABLES if (name,) not in rows]
+
+
+def _missing_columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    rows = connection.execute(
+        "select table_name, column_name from information_schema.columns"
+        " where table_catalog = 'lake' and table_schema = 'main'"
+    ).fetchall()
+    names = ((table, field.name) for table, fields in TABLES.items() for field in fields)
+    found = set(rows)
+    return [f"{table}.{name}" for table, name in names if (table, name) not in found]
 
 
 def _create(layout: Layout) -> duckdb.DuckDBPyConnection:

@@ -168,7 +168,7 @@ def _open_views(connection: duckdb.DuckDBPyConnection, plan: SqlPlan, sql: str) 
         connection.register("_given", plan.shown)
         connection.execute(
             "create table _shown_sides as"
-            " select cast(game_id as uuid) as game_id, rev, side from _given"
+            " select cast(game_id as uuid) as game_id, rev, rewrite, side from _given"
         )
         connection.unregister("_given")
     for name, files in plan.files.items():

@@ -116,10 +116,10 @@ def select(layout: Layout, request: Request, *, catalog: Catalog | None = None) 
         found = lake.query(
             f"with matched as ({matched}),"
             f" live as ({live_games(games, removals, request.recordings, 'matched')}),"
-            " chosen as (select game_id, rev, list(side order by side) as sides"
-            "   from matched semi join live using (game_id, rev) group by all)"
+            " chosen as (select game_id, rev, rewrite, list(side order by side) as sides"
+            "   from matched semi join live using (game_id, rev, rewrite) group by all)"
             f" select {HEX_ID} as game_id, rev, sides, {_FACTS}"
-            f" from {games} join chosen using (game_id, rev) order by game_id",
+            f" from {_files(lake, snapshot, 'chosen')} order by game_id",
             values,
         )
     found = _sampled(_of_split(found, request.split), request)
@@ -140,11 +140,10 @@ def from_lock(layout: Layout, lock: Lock, *, catalog: Catalog | None = None) -> 
     )
     with _opened(layout, catalog) as lake:
         snapshot = lake.snapshot()
+        chosen = "(select cast(id as uuid) as game_id, rev, sides from wanted)"
         found = lake.query(
             f"select {HEX_ID} as game_id, rev, sides, {_FACTS}"
-            f" from {lake.at('games', snapshot)} join"
-            " (select cast(id as uuid) as game_id, rev, sides from wanted) using (game_id, rev)"
-            " order by game_id",
+            f" from {_newest_files(lake, chosen)} order by game_id",
             wanted=wanted,
         )
         removed = lake.query(f"select distinct {HEX_ID} as id from lake.removals")
@@ -182,7 +181,7 @@ def load(layout: Layout, dataset_id: str, *, catalog: Catalog | None = None) -> 
 
 
 def live_games(games: str, removals: str, recordings: str, among: str | None = None) -> str:
-    """SQL of the (game_id, rev) that a snapshot shows.
+    """SQL of the (game_id, rev, rewrite) that a snapshot shows.
 
     games, removals: the tables as of the snapshot. among: a relation with game_id and natural_key;
     only games of these ids and keys are looked at. Which recording of a game is shown depends on
@@ -201,15 +200,41 @@ def live_games(games: str, removals: str, recordings: str, among: str | None = N
     first = " qualify game_id = min(game_id) over (partition by natural_key)"
     one = recordings == "one"
     return (
-        f"with kept as (select game_id, rev, natural_key from {games}"
+        f"with kept as (select game_id, rev, rewrite, natural_key from {games}"
         f"   where game_id not in (select game_id from {removals}){near}),"
         " contested as (select * from kept where game_id in"
         "   (select game_id from kept group by all having count(*) > 1)"
         f"  {by_key if one else ''}),"
         " newest as (select * from contested"
-        "   qualify row_number() over (partition by game_id order by rev desc) = 1)"
-        " select game_id, rev from kept anti join contested using (game_id, rev)"
-        f" union all select game_id, rev from newest{first if one else ''}"
+        "   qualify row_number() over (partition by game_id order by rev desc, rewrite desc) = 1)"
+        " select game_id, rev, rewrite from kept anti join contested using (game_id)"
+        f" union all select game_id, rev, rewrite from newest{first if one else ''}"
+    )
+
+
+def rewrites(catalog: Catalog, snapshot: int) -> dict[tuple[str, int], int]:
+    """(game id, revision) of the game files that were written again -> how often; mostly empty."""
+    found = catalog.query(
+        f"select {HEX_ID} as game_id, rev, max(rewrite) as rewrite"
+        f" from {catalog.at('games', snapshot)} where rewrite > 0 group by all"
+    )
+    return {(row["game_id"], row["rev"]): row["rewrite"] for row in found.to_pylist()}
+
+
+def _files(catalog: Catalog, snapshot: int, chosen: str) -> str:
+    """SQL of `games` joined with `chosen`: a relation with (game_id, rev, rewrite)."""
+    if snapshot == catalog.snapshot():
+        return f"{catalog.at('games', snapshot)} join {chosen} using (game_id, rev, rewrite)"
+    # The bytes on disk are the newest ones, also for a selection of the past.
+    return _newest_files(catalog, f"(select * exclude (rewrite) from {chosen})")
+
+
+def _newest_files(catalog: Catalog, chosen: str) -> str:
+    """SQL of `games` joined with `chosen` (game_id, rev), as the files are now."""
+    return (
+        f"(select * from {catalog.at('games', catalog.snapshot())}"
+        f"   join {chosen} using (game_id, rev)"
+        "   qualify row_number() over (partition by game_id, rev order by rewrite desc) = 1)"
     )
 
 

@@ -10,6 +10,7 @@ import re
 import time
 from multiprocessing.connection import Connection
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,7 +23,7 @@ from schemas.shard import MEMBERS, Request
 from store.catalog import SNAPSHOT_COLUMN, Catalog
 from store.guard import ERROR, Limits, SqlPlan, answer
 from store.layout import Layout
-from store.select import live_games, select
+from store.select import live_games, rewrites, select
 
 __all__ = ["FRAME_VIEWS", "VIEWS", "Limits", "SqlPlan", "describe", "run_guarded", "run_sql"]
 
@@ -31,17 +32,19 @@ _START_S = 10.0  # a loaded machine may take that long to fork
 
 # --- views --------------------------------------------------------------------------------------
 
+_BOUND_BY_FILE = "select * from _raw_{0} semi join _shown using (game_id, rev, rewrite)"
 _BOUND_BY_GAME = "select * from _raw_{0} semi join _shown using (game_id, rev)"
 _BOUND_BY_SIDE = "select * from _raw_{0} semi join _shown_sides using (game_id, rev, side)"
+_BOUND_BY_BOTH = "select * from _raw_{0} semi join _shown_sides using (game_id, rev, rewrite, side)"
 _LEDGER_OF_GAMES = (
     "select * from _raw_replays semi join"
     " (select game_id as replay_id from _shown) using (replay_id)"
 )
 
 VIEWS: dict[str, tuple[str, str]] = {
-    "games": (_BOUND_BY_GAME, _BOUND_BY_GAME),
+    "games": (_BOUND_BY_FILE, _BOUND_BY_FILE),
     "players": (_BOUND_BY_GAME, _BOUND_BY_SIDE),
-    "perspectives": (_BOUND_BY_GAME, _BOUND_BY_SIDE),
+    "perspectives": (_BOUND_BY_FILE, _BOUND_BY_BOTH),
     "item_counts": (_BOUND_BY_GAME, _BOUND_BY_SIDE),
     "replays": ("select * from _raw_replays", _LEDGER_OF_GAMES),
 }
@@ -77,7 +80,8 @@ def _side_view(side: int) -> str:
     scan = f"read_parquet(getvariable('files_{side}'), filename = true)"
     rows = f"select {_ID_OF_FILE} as game_id, {_REV_OF_FILE} as rev, {columns} from {scan}"
     names = "game_id, rev, side, char, opp_char, stage"
-    sides = f"select {names} from _raw_perspectives where side = {side}"
+    # rewrite 0: a game file written again has the same facts in another row
+    sides = f"select {names} from _raw_perspectives where side = {side} and rewrite = 0"
     return f"select * exclude (rev) from ({sides}) join ({rows}) using (game_id, rev)"
 
 
@@ -127,7 +131,7 @@ def describe(
         request = Request(query=over, snapshot=snapshot, recordings=recordings)
         members = select(layout, request, catalog=catalog).table
     live = live_games("_raw_games", "_raw_removals", recordings)
-    of_query = "select distinct game_id, rev from _shown_sides"
+    of_query = "select distinct game_id, rev, rewrite from _shown_sides"
     views.append(("_shown", of_query if is_bound else live))
     views += [(name, texts[is_bound].format(name)) for name, texts in VIEWS.items()]
     return SqlPlan(
@@ -135,7 +139,7 @@ def describe(
         anchor=layout.anchor.absolute(),
         readable=(layout.games.absolute(), layout.tables.absolute()),
         views=(*views, *FRAME_VIEWS.items()),
-        shown=_sides(members) if is_bound else None,
+        shown=_sides(members, rewrites(catalog, snapshot)) if is_bound else None,
         files=_game_files(layout, members),
     )
 
@@ -158,10 +162,15 @@ def _null(field: Field) -> str:
     return f"cast(null as {field.sql}) as {field.name}"
 
 
-def _sides(members: pa.Table) -> pa.Table:
-    """One row a game and side."""
+def _sides(members: pa.Table, rewritten: dict[tuple[str, int], int]) -> pa.Table:
+    """One row a game and side, with the newest rewrite of the game's file."""
     parents = pc.list_parent_indices(members.column("sides").combine_chunks())
-    games = members.select(["game_id", "rev"]).take(parents)
+    games = members.select(["game_id", "rev"])
+    numbers = np.zeros(len(games), np.int32)
+    if rewritten:
+        keys = zip(*(games.column(name).to_pylist() for name in games.column_names), strict=True)
+        numbers[:] = [rewritten.get(key, 0) for key in keys]
+    games = games.append_column("rewrite", pa.array(numbers)).take(parents)
     return games.append_column("side", pc.list_flatten(members.column("sides")))
 
 

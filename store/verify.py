@@ -84,8 +84,8 @@ def stats(layout: Layout, *, catalog: Catalog | None = None) -> dict[str, Any]:
         )
         return {str(k): n for k, n in zip(*(c.to_pylist() for c in rows.columns), strict=True)}
 
-    shown = f"(select * from {games} semi join ({live}) using (game_id, rev))"
-    shown_sides = f"(select * from {sides} semi join ({live}) using (game_id, rev))"
+    shown = f"(select * from {games} semi join ({live}) using (game_id, rev, rewrite))"
+    shown_sides = f"(select * from {sides} semi join ({live}) using (game_id, rev, rewrite))"
     (totals,) = catalog.query(
         "select count(*) as games, coalesce(sum(n_frames), 0)::bigint as frames,"
         f" coalesce(sum(parquet_bytes), 0)::bigint as game_bytes from {shown}"

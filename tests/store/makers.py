@@ -77,7 +77,7 @@ def make_game(
     parquet = encode_game(table, {"game_id": game_id})
     chosen = chars or (draw.choice(CHARS), draw.choice(CHARS))
     identity: Row = {
-        "game_id": game_id, "rev": REVISION, "natural_key": key[:16].hex(),
+        "game_id": game_id, "rev": REVISION, "rewrite": 0, "natural_key": key[:16].hex(),
         "bucket": int.from_bytes(key[:2], "big"),
     }  # fmt: skip
     about: Row = {

@@ -253,3 +253,22 @@ def test_kill_during_commit_leaves_whole_commits(layout: Layout) -> None:
         _commit_many(layout.root, 0, 3)
         unique = catalog.query("select count(*) = count(distinct game_id) as ok from lake.games")
         assert unique.to_pylist() == [{"ok": True}]
+
+
+def test_a_rewrite_is_a_row_of_its_own(layout: Layout) -> None:
+    rows = make_game(1).rows
+    again: Rows = {
+        name: [{**row, "rewrite": 1} for row in rows[name]] for name in ("games", "perspectives")
+    }
+    with Catalog(layout) as catalog:
+        catalog.commit(rows)
+        later = catalog.commit(again)
+        assert catalog.commit(again) == later, "known by its number"
+        assert [_count(catalog, name) for name in ("games", "players", "perspectives")] == [2, 2, 4]
+
+
+def test_an_older_catalog_is_refused_in_one_line(layout: Layout) -> None:
+    with Catalog(layout) as catalog:
+        catalog.query("alter table lake.games drop column rewrite")
+    with pytest.raises(StoreError, match=r"without games\.rewrite \(meleewm rebuild"):
+        Catalog(layout, read_only=True)

@@ -11,11 +11,12 @@ import pytest
 
 from schemas.errors import MissingGamesError, NotFoundError, QueryError
 from schemas.game import REVISION
-from schemas.records import Rows
+from schemas.records import TABLES, Rows
 from schemas.shard import Lock, Request, members_from, split_names
 from store.catalog import Catalog
 from store.layout import Layout
 from store.select import Selection, from_lock, load, save, select
+from store.sql import run_sql
 from tests.store.makers import Game, make_game, make_store, rows_of
 
 GAMES = [make_game(n, n_frames=20 + n) for n in range(30)]
@@ -258,3 +259,49 @@ def test_saved_datasets_answer_by_id(layout: Layout) -> None:
     for name in ("", "0" * 32, "../../etc/passwd", "x" * 500):
         with pytest.raises(NotFoundError):
             load(layout, name)
+
+
+def test_a_file_written_again_keeps_ids_and_gets_new_tags(tmp_path: Path) -> None:
+    games = GAMES[:4]
+    layout = make_store(tmp_path / "melee", [games])
+    healed = games[2]
+    text = f"game_id = '{healed.game_id}' or char = '{healed.rows['perspectives'][0]['char']}'"
+    with Catalog(layout) as catalog:
+        before = select(layout, Request(text), catalog=catalog)
+        file = {"rewrite": 1, "parquet_bytes": 7, "parquet_crc32": 8, "parquet_sha256": b"9" * 32}
+        tables = ("games", "perspectives")
+        columns = {name: {f.name for f in TABLES[name]} & set(file) for name in tables}
+        catalog.commit(
+            {
+                name: [{**row, **{c: file[c] for c in columns[name]}} for row in healed.rows[name]]
+                for name in tables
+            }
+        )
+        requests = [Request(text), Request(text, snapshot=before.snapshot)]
+        after = [select(layout, request, catalog=catalog) for request in requests]
+        after.append(from_lock(layout, before.lock(), catalog=catalog))
+        for selection in after:
+            assert selection.dataset_id == before.dataset_id
+            sizes = {m.game_id: m.parquet_bytes for m in selection.members}
+            assert sizes[healed.game_id] == 7
+            assert [s.etag for s in selection.manifest().shards] != [
+                s.etag for s in before.manifest().shards
+            ]
+        for over in (None, text):
+            table = run_sql(
+                layout,
+                "select game_id, rewrite, parquet_bytes, (select count(*) from pframes) as n,"
+                " (select count(*) from perspectives) as sides from games",
+                over=over, catalog=catalog,
+            )  # fmt: skip
+            rows = {row["game_id"]: row for row in table.to_pylist()}
+            assert len(rows) == len(table)
+            assert (rows[healed.game_id]["rewrite"], rows[healed.game_id]["parquet_bytes"]) == (
+                1,
+                7,
+            )
+            shown = [g for g in games if g.game_id in rows]
+            if over is None:
+                frames = [g.rows["games"][0]["n_frames"] for g in shown]
+                assert rows[healed.game_id]["n"] == 2 * sum(frames)  # type: ignore[arg-type]
+                assert rows[healed.game_id]["sides"] == 2 * len(shown)
