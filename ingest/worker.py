@@ -20,6 +20,7 @@ from ingest.facts import GameFile, game_rows
 from ingest.replay import parse
 from ingest.rules import Refusal
 from schemas.errors import StoreError
+from schemas.game import REVISION
 from schemas.records import Rows
 from store.layout import Layout, write_atomic
 from store.parquet import encode_game
@@ -30,10 +31,13 @@ class Options:
     """What an ingest may be told about how replays become games; handed to every worker.
 
     repair: rescue damaged replays. key: secret that takes the place of names and connect codes.
+    revision: what game files and ledger say of the rules that made them; another than ours is for
+    tests.
     """
 
     repair: bool = True
     key: bytes | None = None
+    revision: int = REVISION
 
 
 @dataclass(frozen=True)
@@ -88,20 +92,22 @@ def process(layout: Layout, data: bytes, sha256: bytes, options: Options) -> Out
     game_id = sha256.hex()[:32]
     try:
         game = parse(data, repair=options.repair)
-        encoded = encode_game(game.table, game.footer)
+        footer = game.footer | {"rev": options.revision}
+        encoded = encode_game(game.table, footer)
         file = GameFile(
             game_id, len(encoded), hashlib.sha256(encoded).digest(), zlib.crc32(encoded)
         )
-        rows = game_rows(game.table, game.footer, file)
+        rows = game_rows(game.table, footer, file)
     except Refusal as refusal:
         return Outcome("refused", sha256, len(data), refusal.rule, refusal.detail)
     except Exception as error:  # noqa: BLE001 - hostile bytes; one replay costs one replay
         detail = f"{type(error).__name__}: {error}"
         return Outcome("refused", sha256, len(data), "crashed", detail)
+    path = layout.game_path(game_id, options.revision)
     try:
-        write_atomic(layout.game_path(game_id), encoded)
+        write_atomic(path, encoded)
     except OSError as error:
-        return StoreError(f"cannot write {layout.game_path(game_id)}: {error.strerror}")
+        return StoreError(f"cannot write {path}: {error.strerror}")
     name = "repaired" if game.footer["repairs"] else "stored"
     return Outcome(name, sha256, len(data), rows=rows)
 

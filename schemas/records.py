@@ -170,6 +170,9 @@ SORTED_BY = {
 TRANSIENT_RULES = ("crashed", "hung")
 """Refusals that may not have been the replay's fault: it is tried again at the next ingest."""
 
+NEEDS_REPAIR = "needs_repair"
+"""Refusal by an ingest that was told not to repair: to one that repairs it is none."""
+
 Rows = dict[str, list[Mapping[str, object]]]
 """Rows of one commit: table name -> rows, each with exactly the table's columns."""
 

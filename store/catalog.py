@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ import pyarrow as pa
 from schemas.errors import NotFoundError, StoreError
 from schemas.filters import quoted
 from schemas.game import REVISION
-from schemas.records import SORTED_BY, TABLES, TRANSIENT_RULES, Rows, arrow_schema
+from schemas.records import NEEDS_REPAIR, SORTED_BY, TABLES, TRANSIENT_RULES, Rows, arrow_schema
 from store.layout import Layout
 
 FILES_MAX = 16
@@ -169,15 +170,23 @@ class Catalog:
         assert listed.column("delete_file").null_count == len(listed), "tables are append-only"
         return [str(path) for path in listed.column("data_file").to_pylist()]
 
-    def known_replays(self, sha256s: Sequence[bytes]) -> set[bytes]:
-        """Which of these replays the ledger knows, judged by the rules of this revision."""
-        wanted = pa.table({"sha256": pa.array(sha256s, pa.binary())})
+    def known_replays(self, *, repair: bool = True, revision: int = REVISION) -> pa.ChunkedArray:
+        """Ids (16 bytes, in no order) of the replays that an ingest need not read again.
+
+        What is stored is known at any revision, a refusal to the rules that made it alone: one of
+        another revision, of TRANSIENT_RULES, or (to an ingest that repairs) for want of repair is
+        none. Where one replay lies is known from the rows that say what became of it, never from
+        those of its copies.
+        """
+        open_rules = (*TRANSIENT_RULES, *((NEEDS_REPAIR,) if repair else ()))
         known = self.query(
-            f"select sha256 from lake.replays where rev = {REVISION}"
-            " and sha256 in (select sha256 from wanted)",
-            wanted=wanted,
+            f"select unhex({HEX_ID}) from (select game_id from lake.games union"
+            " select replay_id from lake.replays where outcome in ('stored', 'repaired')"
+            " or outcome = 'refused' and rev = ? and rule not in (select unnest(?))) as t(game_id)"
+            " where game_id is not null",
+            [revision, list(open_rules)],
         )
-        return set(known.column(0).to_pylist())
+        return known.column(0)
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -229,7 +238,7 @@ def _insert(cursor: duckdb.DuckDBPyConnection, rows: Rows) -> None:
     fresh = {name: _fresh(name, batch, known) for name, batch in rows.items()}
     seen = _known_sources(cursor, rows.get("replays", []))
     if "replays" in fresh:
-        fresh["replays"] = [row for row in fresh["replays"] if _key("replays", row) not in seen]
+        fresh["replays"] = [row for row in fresh["replays"] if not seen.covers(row)]
     added = {name: len(batch) for name, batch in fresh.items() if batch}
     for name in added:
         fields = TABLES[name]
@@ -278,24 +287,43 @@ def _known_games(
     return set(found)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What the ledger says about places: (sha256, source, member), a hash may be missing.
+
+    met: places with any lasting row. judged: (revision, place) of those that need no other row.
+    """
+
+    met: set[tuple[object, ...]]
+    judged: set[tuple[object, ...]]
+
+    def covers(self, row: Mapping[str, object]) -> bool:
+        """Whether a row says nothing new: of one place and revision there is one verdict."""
+        place = (row["sha256"], row["source"], row["member"])
+        return (
+            place in self.met if row["outcome"] == "known" else (row["rev"], *place) in self.judged
+        )
+
+
 def _known_sources(
     cursor: duckdb.DuckDBPyConnection, replays: Sequence[Mapping[str, object]]
-) -> set[tuple[object, ...]]:
-    """Keys of the ledger's rows about the same places; a place without a hash is one as well.
+) -> _Seen:
+    """The ledger's rows about the same places.
 
-    A replay whose worker died or hung is no known one: it is tried again, and gets a row again.
+    A replay whose worker died or hung is tried again and gets a row again, as does one that was
+    refused for want of repair when an ingest repairs it.
     """
     if not replays:
-        return set()
+        return _Seen(set(), set())
     sources = pa.array([row["source"] for row in replays], pa.string())
     cursor.register("batch", pa.table({"source": sources}))
     found = cursor.execute(
-        f"select {', '.join(KEYS['replays'])} from lake.replays"
-        " where source in (select source from batch)"
+        f"select rev, sha256, source, member, rule is not distinct from '{NEEDS_REPAIR}'"
+        " from lake.replays where source in (select source from batch)"
         f" and coalesce(rule, '') not in {TRANSIENT_RULES}"
     ).fetchall()
     cursor.unregister("batch")
-    return set(found)
+    return _Seen({row[1:4] for row in found}, {row[:4] for row in found if not row[4]})
 
 
 def _merge(name: str) -> Callable[[duckdb.DuckDBPyConnection], None]:

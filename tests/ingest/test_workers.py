@@ -16,10 +16,9 @@ from typing import Any
 
 import pytest
 
-from ingest import workers
 from ingest.synthetic import make_game
 from ingest.worker import Options
-from ingest.workers import Progress, Summary, ingest
+from ingest.workers import Progress, Summary, ingest, process
 from schemas.errors import UsageError
 from schemas.game import REVISION
 from schemas.records import TABLES
@@ -258,7 +257,7 @@ def test_a_killed_worker_loses_nothing(many: Path, tmp_path: Path) -> None:
 def test_a_hung_worker_costs_the_replay_it_held(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "TASK_SECONDS_MAX", 2.0)
+    monkeypatch.setattr(process, "TASK_SECONDS_MAX", 2.0)
     thread = disturb(tmp_path / "store", 1, signal.SIGSTOP)
     summary = ingest([many], tmp_path / "store", workers=1)
     thread.join()
@@ -309,9 +308,9 @@ def child(many: Path, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[
         return started[-1]
 
     yield start
-    for process in started:
-        process.kill()
-        process.wait()
+    for one in started:
+        one.kill()
+        one.wait()
 
 
 @needs_proc

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -75,18 +76,49 @@ def test_ledger_keeps_each_place_of_a_replay(layout: Layout) -> None:
         catalog.commit({"replays": [row, unread]})
         catalog.commit({"replays": [unread, row, {**row, "source": "copy.slp"}]})
         assert _count(catalog, "replays") == 3
-        sha256 = row["sha256"]
-        assert isinstance(sha256, bytes)
-        assert catalog.known_replays([sha256, b"x" * 32]) == {sha256}
 
 
-def test_replays_of_another_revision_are_not_known(layout: Layout) -> None:
+def test_a_copy_of_a_known_replay_is_named_once_a_place(layout: Layout) -> None:
     row = make_game(1).rows["replays"][0]
+    known = {**row, "outcome": "known"}
     with Catalog(layout) as catalog:
-        catalog.commit({"replays": [{**row, "rev": 0}]})
-        sha256 = row["sha256"]
-        assert isinstance(sha256, bytes)
-        assert catalog.known_replays([sha256]) == set()
+        catalog.commit({"replays": [row]})
+        catalog.commit({"replays": [known, {**known, "source": "copy.slp"}]})
+        catalog.commit({"replays": [{**known, "source": "copy.slp", "rev": REVISION + 1}]})
+        assert _count(catalog, "replays") == 2
+        catalog.commit({"replays": [{**row, "rev": REVISION + 1}]})
+        assert _count(catalog, "replays") == 3
+
+
+def test_which_replays_are_known(layout: Layout) -> None:
+    row = make_game(1).rows["replays"][0]
+
+    def of(first: int, outcome: str, rule: str | None, rev: int) -> dict[str, object]:
+        sha256 = bytes([first]) * 32
+        said = {"outcome": outcome, "rule": rule, "rev": rev, "source": str(first)}
+        return {**row, **said, "sha256": sha256, "replay_id": sha256[:16].hex()}
+
+    with Catalog(layout) as catalog:
+        game = make_game(3)  # a game without a row of the ledger: adopted, or the catalog made anew
+        catalog.commit({name: rows for name, rows in game.rows.items() if name != "replays"})
+        rows: list[Mapping[str, object]] = [
+            of(1, "stored", None, 1),
+            of(2, "repaired", None, REVISION),
+            of(3, "refused", "no_frames", REVISION),
+            of(4, "refused", "needs_repair", REVISION),
+            of(5, "refused", "no_frames", 1),
+            of(6, "refused", "crashed", REVISION),
+            of(7, "known", None, REVISION),  # the worker with the other copy was killed
+            {**of(8, "refused", "bad_archive", REVISION), "sha256": None, "replay_id": None},
+        ]
+        catalog.commit({"replays": rows})
+        known = set(catalog.known_replays().to_pylist())
+        declined = set(catalog.known_replays(repair=False).to_pylist())
+        before = set(catalog.known_replays(revision=1).to_pylist())
+    stored = bytes.fromhex(str(game.rows["games"][0]["game_id"]))
+    assert known == {stored, *(bytes([n]) * 16 for n in (1, 2, 3))}
+    assert declined == known | {bytes([4]) * 16}
+    assert before == {stored, *(bytes([n]) * 16 for n in (1, 2, 5))}
 
 
 def test_old_snapshots_answer_after_compaction(layout: Layout) -> None:
