@@ -364,8 +364,13 @@ def _player(own: _Side, other: _Side, spawned: "_Spawned | None") -> Row:
 
 def _rank(side: _Side) -> str | None:
     """The anonymised ranked dumps put the rank in place of the name, and leave the code empty."""
-    named = _RANKED_NAME.fullmatch(side.name or "")
-    return named[1].lower() if named and side.code is None else None
+    return rank_told(side.name or "") if side.code is None else None
+
+
+def rank_told(name: str) -> str | None:
+    """The rank that a display name consists of: it names nobody."""
+    told = _RANKED_NAME.fullmatch(name)
+    return told[1].lower() if told else None
 
 
 def _perspective(about: Row, own: Row, other: Row) -> Row:

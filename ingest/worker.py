@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ingest import sources
+from ingest.anonymize import anonymous
 from ingest.facts import GameFile, game_rows
 from ingest.replay import parse
 from ingest.rules import Refusal
@@ -36,7 +37,7 @@ class Options:
     """
 
     repair: bool = True
-    key: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)  # no traceback shows it
     revision: int = REVISION
 
 
@@ -93,6 +94,7 @@ def process(layout: Layout, data: bytes, sha256: bytes, options: Options) -> Out
     try:
         game = parse(data, repair=options.repair)
         footer = game.footer | {"rev": options.revision}
+        footer = anonymous(footer, options.key) if options.key else footer
         encoded = encode_game(game.table, footer)
         file = GameFile(
             game_id, len(encoded), hashlib.sha256(encoded).digest(), zlib.crc32(encoded)

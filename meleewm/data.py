@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from meleewm import console
-from meleewm.options import Verbs, add_verb, positive, store_option
+from meleewm.options import Verbs, add_verb, anonymize_option, key_of, positive, store_option
 from schemas.errors import UsageError
 
 
@@ -28,6 +28,7 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
         "--no-repair", action="store_true",
         help="refuse damaged replays (rule needs_repair) instead of rescuing what is whole in them",
     )  # fmt: skip
+    anonymize_option(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
     parser = add_verb(
@@ -71,6 +72,7 @@ def run_ingest(args: argparse.Namespace) -> int:
     from ingest.worker import Options
     from ingest.workers import Progress, ingest
 
+    key = key_of(args)
     paths = [Path(path) for path in args.paths]
     found = [path.suffix for path in files(paths)]
     # How many replays an archive holds is known only when it has been read.
@@ -83,7 +85,7 @@ def run_ingest(args: argparse.Namespace) -> int:
                 p.files, total, f"{p.games} games, {p.known} known, {p.refused} refused, {rate}/s"
             )
 
-        options = Options(repair=not args.no_repair)
+        options = Options(repair=not args.no_repair, key=key)
         summary = ingest(
             paths, Path(args.store), workers=args.workers, options=options, progress=show
         )

@@ -6,9 +6,11 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from meleewm import console
+from schemas.errors import UsageError
 
 Verbs = Any
 """argparse's own type of `add_subparsers()` is private."""
@@ -77,6 +79,33 @@ def store_option(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("MELEEWM_STORE", "melee"),
         help="the store's folder (default: $MELEEWM_STORE, else ./melee)",
     )
+
+
+def anonymize_option(parser: argparse.ArgumentParser) -> None:
+    """`--anonymize`, for every verb that reads replays into a store; see `key_of`."""
+    parser.add_argument(
+        "--anonymize",
+        metavar="KEYFILE",
+        type=Path,
+        help="store keyed hashes of names, connect codes and paths in their place; the secret "
+        "comes from: (umask 077; head -c 32 /dev/urandom > KEYFILE)",
+    )
+
+
+def key_of(args: argparse.Namespace) -> bytes | None:
+    """The secret of `--anonymize`; says so where others can read it."""
+    if args.anonymize is None:
+        return None
+    from ingest.anonymize import read_key
+
+    key, is_open = read_key(args.anonymize)
+    if args.anonymize.resolve().is_relative_to(Path(args.store).resolve()):
+        message = f"the key {args.anonymize} lies inside the store {args.store}"
+        raise UsageError(message, "whoever gets the store must not get the key")
+    if is_open:
+        hint = f"chmod 600 {args.anonymize}"
+        console.say(f"warning: other users can read the key {args.anonymize} ({hint})")
+    return key
 
 
 def positive(text: str) -> int:

@@ -1,18 +1,24 @@
 """Where things lie in a store folder, and how a file gets there whole; knows no contents."""
 
+import fcntl
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from schemas.errors import StoreError, UsageError
 from schemas.game import REVISION
-from store.parquet import anchor_bytes
+from store.parquet import anchor_bytes, read_footer
 
 FORMAT = 1
 """Format of stores that this code makes, and the newest one that it reads."""
 _MARKER = "store.json"
+PLAIN = "plain"
+"""What a store says of its names where nothing took their place."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,33 @@ def open_layout(root: Path, *, create: bool = False) -> Layout:
     return layout
 
 
+def names_kept(layout: Layout) -> str:
+    """How a store keeps names and connect codes: PLAIN, or the mark of the key that replaced them.
+
+    It stands in `store.json`; where it does not (an older store, or an empty one), in the game
+    files' footers under `names`.
+    """
+    return str(_read_marker(layout).get("names") or _found_names(layout) or PLAIN)
+
+
+def settle_names(layout: Layout, names: str) -> str:
+    """The same, settled as `names` where nothing was stored yet: the first ingest decides."""
+    with _alone_in(layout.root):
+        marker = _read_marker(layout)
+        if "names" not in marker:
+            marker["names"] = _found_names(layout) or names
+            write_atomic(layout.marker, json.dumps(marker).encode())
+        return str(marker["names"])
+
+
+def _found_names(layout: Layout) -> str | None:
+    """What the first whole game file says of its names; None for an empty store."""
+    for path in layout.games.glob("*/*.parquet"):
+        with suppress(StoreError):
+            return str(read_footer(path).get("names", PLAIN))
+    return PLAIN if layout.catalog.exists() else None  # a ledger without games
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that it is either there, whole and durable, or not there at all."""
     if not path.parent.exists():
@@ -90,31 +123,55 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def _create(layout: Layout) -> None:
-    """Make an empty store; several processes may do so at once, so the marker comes last."""
-    parts = (layout.marker, layout.anchor, layout.games, layout.tables, layout.datasets)
-    ours = {path.name for path in parts}
+    """Make an empty store; of several processes that want to, the first does."""
     try:
         layout.root.mkdir(parents=True, exist_ok=True)
-        names = sorted(path.name for path in layout.root.iterdir())
-        strangers = [name for name in names if name not in ours and not name.endswith(".part")]
-        if strangers:
-            message = f"{layout.root} is no store, and not empty: {strangers[0]} is in it"
-            raise UsageError(message, "name a new folder")
-        for folder in (layout.games, layout.tables, layout.datasets):
-            folder.mkdir(exist_ok=True)
-        write_atomic(layout.anchor, anchor_bytes())
-        write_atomic(layout.marker, json.dumps({"format": FORMAT, "min_reader": FORMAT}).encode())
+        with _alone_in(layout.root):
+            if not layout.marker.exists():
+                _fill(layout)
     except OSError as error:
         raise UsageError(f"cannot make a store at {layout.root}: {error.strerror}") from error
 
 
-def _check_format(layout: Layout) -> None:
+def _fill(layout: Layout) -> None:
+    """What an empty store is made of; the marker comes last."""
+    parts = (layout.marker, layout.anchor, layout.games, layout.tables, layout.datasets)
+    ours = {path.name for path in parts}
+    names = sorted(path.name for path in layout.root.iterdir())
+    strangers = [name for name in names if name not in ours and not name.endswith(".part")]
+    if strangers:
+        message = f"{layout.root} is no store, and not empty: {strangers[0]} is in it"
+        raise UsageError(message, "name a new folder")
+    for folder in (layout.games, layout.tables, layout.datasets):
+        folder.mkdir(exist_ok=True)
+    write_atomic(layout.anchor, anchor_bytes())
+    write_atomic(layout.marker, json.dumps({"format": FORMAT, "min_reader": FORMAT}).encode())
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One process at a time; the folder itself is the lock, so that no file is left behind."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _read_marker(layout: Layout) -> dict[str, Any]:
     try:
         marker = json.loads(layout.marker.read_bytes())
-        min_reader = int(marker["min_reader"])
+        int(marker["min_reader"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{layout.marker} cannot be read: {error}") from error
-    if min_reader > FORMAT:
+    assert isinstance(marker, dict)
+    return marker
+
+
+def _check_format(layout: Layout) -> None:
+    marker = _read_marker(layout)
+    if int(marker["min_reader"]) > FORMAT:
         message = f"{layout.root} is a store of format {marker.get('format')}, we read {FORMAT}"
         raise StoreError(message, "use a newer meleewm")
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ingest import sources
+from ingest import anonymize, sources
 from ingest.worker import Options, Outcome
 from ingest.workers.feeders import Feeder, Shared
 from ingest.workers.known import Known
@@ -35,12 +35,13 @@ def ingest(
 
     A second run stores nothing; one that was interrupted goes on. Interrupted by Ctrl-C, what is
     ready is committed before KeyboardInterrupt goes on its way. Raises UsageError for a path that
-    is not there, StoreError where the store cannot be written.
+    is not there or a key that is not the store's, StoreError where the store cannot be written.
     """
     found = sources.items(paths)
     layout = open_layout(store, create=True)
+    options = options or Options()
+    anonymize.check(layout, options.key)
     with Catalog(layout) as catalog:
-        options = options or Options()
         ids = catalog.known_replays(repair=options.repair, revision=options.revision)
         run = _Run(layout, catalog, options, Known(ids), progress)
         run.work_off(found, workers)
@@ -161,4 +162,4 @@ class _Run:
             "seen_at": datetime.now(UTC).replace(tzinfo=None),
         }
         assert list(row) == [column.name for column in TABLES["replays"]]
-        return row
+        return anonymize.ledger_row(row, self._options.key) if self._options.key else row
