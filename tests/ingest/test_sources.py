@@ -12,8 +12,7 @@ import py7zr
 import pytest
 import zstandard
 
-from ingest import sources
-from ingest.sources import Item, items
+from ingest.sources import Item, item, items
 from schemas.errors import UsageError
 
 REPLAYS = {f"set {n}/Game #{n}.slp": os.urandom(10_000 + n) for n in range(5)}
@@ -164,7 +163,7 @@ def test_gzipped_replays(tmp_path: Path) -> None:
 
 
 def test_too_large_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "REPLAY_BYTES_MAX", 10_002)
+    monkeypatch.setattr(item, "REPLAY_BYTES_MAX", 10_002)
     for name, make in MAKERS.items():
         make(tmp_path / name)
         found = list(items([tmp_path / name]))
