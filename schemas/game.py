@@ -1,8 +1,10 @@
-"""The Arrow schema of a game file, built from the column table, and the leaf names in parquet."""
+"""The Arrow schema of a game file, built from the column table; its leaf names, and reading it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.columns import FRAME, ITEM, PLAYER, STAGE, Column
 
@@ -46,6 +48,30 @@ def leaves(schema: pa.Schema) -> list[str]:
     for field in schema:
         walk(field.name, field.type)
     return found
+
+
+def read_columns(parquet: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """A game file's rows, or some of its columns ('p0' or 'p0.percent' alike) in file order.
+
+    Leaves that the game lacks are left out. Raises pa.ArrowException or OSError for other bytes.
+    """
+    # pq.ParquetFile indexes all prefixes of all leaves first: a ninth of the time of reading all,
+    # a seventh of that of a view. One read of the whole file beats one a leaf by a tenth.
+    reader = pq.ParquetReader()
+    reader.open(pa.BufferReader(parquet))
+    chosen = None
+    if columns is not None:
+        chosen = _chosen(tuple(map(".".join, reader.column_paths)), tuple(columns))
+    return reader.read_all(column_indices=chosen, use_threads=False)
+
+
+@lru_cache(maxsize=256)
+def _chosen(paths: tuple[str, ...], columns: tuple[str, ...]) -> list[int]:
+    """Which leaves are, or lie within, one of these columns; many games share their leaves."""
+    within = tuple(f"{column}." for column in columns)
+    return [
+        number for number, path in enumerate(paths) if path in columns or path.startswith(within)
+    ]
 
 
 def column_of(leaf: str) -> Column:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import NotFoundError, RunMismatchError, StreamError, UsageError
 from schemas.features import View
+from schemas.game import read_columns
 from schemas.shard import (
     BLOCK,
     MEMBERS,
@@ -392,8 +393,7 @@ def decode(parquet: bytes, columns: list[str]) -> pa.Table:
     Raises StreamError where the bytes are no game file.
     """
     try:
-        file = pq.ParquetFile(pa.BufferReader(parquet))
-        return file.read(columns, use_threads=False)
+        return read_columns(parquet, columns)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise StreamError(f"a game that parquet cannot read: {reason}") from error
