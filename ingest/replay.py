@@ -103,7 +103,16 @@ def _frames(game: Any, ports: tuple[int, ...]) -> pa.StructArray:
     found = [field.name for field in game.frames.type.field("ports").type]
     if found != named:
         raise Refusal("unreadable", f"players on {named}, but frames of {found}")
+    for port in game.frames.field("ports").flatten():
+        if port.type.get_field_index("follower") >= 0:
+            _check_follower(port.field("leader"), port.field("follower"))
     return game.frames
+
+
+def _check_follower(leader: pa.StructArray, follower: pa.StructArray) -> None:
+    """A player's column is null where its leader sends nothing, and so would hide the follower."""
+    if leader.null_count and pc.any(pc.and_(follower.is_valid(), leader.is_null())).as_py():
+        raise Refusal("unreadable", "a follower's events without those of its leader")
 
 
 def _game(

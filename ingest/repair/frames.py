@@ -39,7 +39,7 @@ class Frames:
 
 def whole_frames(events: Split, ports: tuple[int, ...]) -> Frames:
     """Find the whole frames: begun, closed where the file closes frames, every event of the same
-    frame number, and of each character one pre-frame and one post-frame event.
+    frame number, of each character one pre-frame and one post-frame event, no follower alone.
 
     ports: console ports 1 to 4 that somebody plays on. Event sizes are those of a release at least.
     """
@@ -115,7 +115,8 @@ def _whole(events: Split, code: Array, at: Array, ids: Array, first: Array) -> A
         counts = np.bincount(place, minlength=int(whole.sum()) * _CHARACTERS)
         sent.append(counts.reshape(-1, _CHARACTERS))
     pre, post = sent
-    whole[whole] = (pre == post).all(1) & (pre <= 1).all(1) & (pre == 1).any(1)
+    alone = pre[:, 1::2] > pre[:, ::2]  # a follower without its leader: no game has that
+    whole[whole] = (pre == post).all(1) & (pre <= 1).all(1) & (pre == 1).any(1) & ~alone.any(1)
     return whole
 
 

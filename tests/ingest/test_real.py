@@ -8,19 +8,14 @@ import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pytest
-from peppi_py import _peppi
 
 from ingest.replay import ParsedGame
-from ingest.resolve import item_slots
 from ingest.slp import GAME_START, split
 from ingest.workers import Summary, ingest
-from schemas.columns import FRAME, ITEM, PLAYER
 from schemas.game import SIDES
 from schemas.records import version_number
 from store.catalog import Catalog
@@ -28,6 +23,7 @@ from store.layout import Layout, open_layout
 from store.parquet import read_footer, read_game
 from tests.conftest import SHARED, require
 from tests.ingest.own_events import assert_equals_own_events
+from tests.ingest.raw_peppi import assert_equals_raw, nana_events, version
 from tests.ingest.streams import CODE, assert_prefix, take_apart
 from tests.ingest.test_replay import assert_same, leaf
 
@@ -158,94 +154,6 @@ def test_every_repaired_game_equals_its_own_events(real: Real) -> None:
         # manifest.csv counts a frame number once, also where no copy of it is whole
         assert frames == len(game.table)
         assert "no slippi signature" in row["notes"] or 0 <= int(row["frames"]) - frames <= 1
-
-
-def version(game: ParsedGame) -> tuple[int, ...]:
-    return tuple(game.footer["start"]["slippi"]["version"])
-
-
-def raw_leaf(frames: pa.StructArray, source: str, rows: pa.Array | None = None) -> Any:
-    """A leaf of peppi's own struct at some rows, found without the code under test."""
-    array = frames
-    for name in source.split("."):
-        if array.type.get_field_index(name) < 0:
-            return None
-        array = array.flatten()[array.type.get_field_index(name)]
-    return array if rows is None else array.take(rows)
-
-
-def assert_character(
-    parsed: ParsedGame, path: str, frames: pa.StructArray, source: str, rows: pa.Array
-) -> int:
-    """Every leaf of one character, bit by bit. Returns how many were compared."""
-    compared = 0
-    for column in PLAYER:
-        if not column.source:
-            continue
-        expected = raw_leaf(frames, f"{source}.{column.source}", rows)
-        stored = leaf(parsed.table, f"{path}.{column.name}")
-        if column.name == "random_seed":
-            seed = parsed.table["random_seed"].combine_chunks()
-            stored = seed if stored is None else pa.compute.coalesce(stored, seed)
-            # where nothing was sent there is no seed either
-            stored = pa.compute.if_else(expected.is_valid(), stored, None)
-        if expected is None:
-            assert stored is None, column.name
-            continue
-        assert_same(stored, expected, f"{path}.{column.name}")
-        compared += 1
-    return compared
-
-
-def assert_equals_raw(path: Path, parsed: ParsedGame) -> None:
-    frames = _peppi.read_slippi(str(path), skip_frames=False).frames
-    ids = frames.field("id").to_pylist()
-    last = {frame: row for row, frame in enumerate(ids)}
-    rows = pa.array([last[frame] for frame in sorted(last)])
-    assert parsed.table["frame"].to_pylist() == sorted(last)
-    assert parsed.footer["rollback_rows"] == len(ids) - len(last)
-    for column in FRAME:
-        expected = raw_leaf(frames, column.source, rows)
-        stored = parsed.table[column.name].combine_chunks()
-        assert_same(stored, pa.nulls(len(rows), column.type) if expected is None else expected,
-                    column.name)  # fmt: skip
-    ports = [field.name for field in frames.type.field("ports").type]
-    for side, port in zip(SIDES, ports, strict=True):
-        assert assert_character(parsed, side, frames, f"ports.{port}.leader", rows) >= 20
-        if raw_leaf(frames, f"ports.{port}.follower") is not None:
-            hers = rows if version(parsed) >= (2, 2) else closed_up(path, port, sorted(last))
-            assert_character(parsed, f"{side}.follower", frames, f"ports.{port}.follower", hers)
-        else:
-            assert leaf(parsed.table, f"{side}.follower") is None
-    assert_items(parsed.table, frames, rows)
-
-
-def nana_events(path: Path, kind: str, port: str) -> npt.NDArray[np.void]:
-    """The follower's events of one kind, in file order, read without peppi."""
-    events = split(path.read_bytes()).records(kind)
-    return np.asarray(events[(events["port"] == int(port[1]) - 1) & (events["follower"] == 1)])
-
-
-def closed_up(path: Path, port: str, frames: list[int]) -> pa.Array:
-    """Peppi's rows of Nana's frames where it closed her gaps: the nth is of her nth event."""
-    rows = {frame: n for n, frame in enumerate(nana_events(path, "post", port)["frame"].tolist())}
-    return pa.array([rows.get(frame) for frame in frames], pa.int64())
-
-
-def assert_items(table: pa.Table, frames: pa.StructArray, rows: pa.Array) -> None:
-    if frames.type.get_field_index("item") < 0:
-        assert table["items"].null_count == len(table)
-        return
-    lists = frames.field("item").take(rows)
-    stored = table["items"].combine_chunks()
-    assert stored.offsets.to_pylist() == lists.offsets.to_pylist()
-    for column in ITEM:
-        name = column.source.removeprefix("item.")
-        expected = raw_leaf(lists.flatten(), name)
-        if column.source and expected is not None:
-            assert_same(stored.flatten().field(column.name), expected, column.name)
-    slots = item_slots(lists.flatten().field("id").to_numpy(), lists.offsets.to_numpy())
-    np.testing.assert_array_equal(stored.flatten().field("slot").to_numpy(), slots)
 
 
 def test_an_early_nana_stands_on_the_frames_of_her_events(real: Real) -> None:

@@ -1,0 +1,46 @@
+"""A short run of tests.fuzz, and what longer runs have found: each as a small case of its own."""
+
+import pytest
+
+from ingest.replay import parse
+from ingest.synthetic import make_game
+from tests import fuzz
+from tests.ingest.streams import CODE, take_apart
+from tests.ingest.test_replay import leaf
+
+CASES = 150
+
+
+@pytest.mark.slow
+def test_damaged_replays_end_as_games_or_as_named_refusals() -> None:
+    report = fuzz.run(20, range(CASES), fuzz.synthetic_replays())
+    assert report.faults == []
+    assert report.outcomes.total() == CASES
+    assert min(report.outcomes[name] for name in fuzz.OUTCOMES) >= 10
+    assert report.compared >= 60
+
+
+def test_a_case_is_the_same_in_every_run() -> None:
+    replays = fuzz.synthetic_replays()
+    assert [fuzz.make_case(3, n, replays).replay for n in range(20)] == [
+        fuzz.make_case(3, n, replays).replay for n in range(20)
+    ]
+
+
+# --- found ----------------------------------------------------------------------------------------
+
+
+def test_a_follower_without_its_leader_is_not_lost_unseen() -> None:
+    """A player's column is null with its leader, and hid what the follower sent."""
+    stream = take_apart(make_game(11, chars=("ice_climbers", "fox"), n_frames=60).slp)
+    port = stream.events[stream.first("pre")][5]
+    frame = stream.events[stream.numbers("start")[30]][1:5]
+    stream.events = [
+        event
+        for event in stream.events
+        if not (event[0] in (CODE["pre"], CODE["post"]) and event[1:7] == frame + bytes([port, 0]))
+    ]
+    game = parse(stream.pack())
+    assert game.footer["repairs"] == ["frames_dropped"]
+    assert game.table["frame"].to_pylist() == [n - 123 for n in range(60) if n != 30]
+    assert leaf(game.table, "p0").null_count == 0
