@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from schemas.errors import StoreError, UsageError
 from schemas.game import REVISION
@@ -19,6 +19,7 @@ FORMAT = 1
 _MARKER = "store.json"
 PLAIN = "plain"
 """What a store says of its names where nothing took their place."""
+_PART = ".part"
 
 
 @dataclass(frozen=True)
@@ -109,17 +110,40 @@ def write_atomic(path: Path, data: bytes) -> None:
     if not path.parent.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         _sync_folder(path.parent.parent)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
+    part, file = _open_part(path)
+    with file:
+        try:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
     _sync_folder(path.parent)
+
+
+def _open_part(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new file beside `path`, locked as long as its writer lives (see `sweep_parts`)."""
+    while True:
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
+        file = part.open("xb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if part.exists():  # else a sweep came between the two
+            return part, file
+        file.close()
+
+
+def sweep_parts(layout: Layout) -> int:
+    """Remove what killed writers left half written; returns how many. Living ones hold a lock."""
+    swept = 0
+    for folder in (layout.root, layout.datasets, *layout.games.glob("*/")):
+        for part in [Path(entry) for entry in os.scandir(folder) if entry.name.endswith(_PART)]:
+            with suppress(FileNotFoundError, BlockingIOError), part.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
+                swept += 1
+    return swept
 
 
 def _create(layout: Layout) -> None:
@@ -138,7 +162,7 @@ def _fill(layout: Layout) -> None:
     parts = (layout.marker, layout.anchor, layout.games, layout.tables, layout.datasets)
     ours = {path.name for path in parts}
     names = sorted(path.name for path in layout.root.iterdir())
-    strangers = [name for name in names if name not in ours and not name.endswith(".part")]
+    strangers = [name for name in names if name not in ours and not name.endswith(_PART)]
     if strangers:
         message = f"{layout.root} is no store, and not empty: {strangers[0]} is in it"
         raise UsageError(message, "name a new folder")

@@ -14,7 +14,7 @@ from ingest.workers.known import Known
 from ingest.workers.summary import Progress, Summary
 from schemas.records import TABLES, TRANSIENT_RULES, Rows
 from store.catalog import Catalog
-from store.layout import Layout, open_layout
+from store.layout import Layout, open_layout, sweep_parts
 
 GAMES_PER_COMMIT = 500
 COMMIT_INTERVAL_S = 10.0
@@ -41,6 +41,7 @@ def ingest(
     layout = open_layout(store, create=True)
     options = options or Options()
     anonymize.check(layout, options.key)
+    sweep_parts(layout)
     with Catalog(layout) as catalog:
         ids = catalog.known_replays(repair=options.repair, revision=options.revision)
         run = _Run(layout, catalog, options, Known(ids), progress)

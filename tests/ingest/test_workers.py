@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,10 +20,11 @@ from ingest.worker import Options
 from ingest.workers import Progress, Summary, ingest, process
 from schemas.errors import UsageError
 from schemas.game import REVISION
-from schemas.records import TABLES
 from store.catalog import Catalog
 from store.layout import open_layout
 from store.parquet import leaf_set, read_footer, read_game
+from tests import kills
+from tests.kills import game_files, tables, until, worker_pids
 
 N_GAMES = 6
 needs_proc = pytest.mark.skipif(not Path("/proc").exists(), reason="finds workers in /proc")
@@ -73,25 +73,6 @@ def counts(summary: Summary) -> dict[str, Any]:
         summary.refused.values()
     )
     return {name: told[name] for name in EXPECTED}
-
-
-def game_files(store: Path) -> dict[str, str]:
-    """Name -> hash of every game file; nothing else may lie there."""
-    paths = [path for path in (store / "games").rglob("*") if path.is_file()]
-    whole = [path for path in paths if not path.name.endswith(".part")]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in whole}
-
-
-def tables(store: Path, *, without: tuple[str, ...] = ("seen_at",)) -> dict[str, list[str]]:
-    """Every row of every table, in no order, but for times."""
-    with Catalog(open_layout(store), read_only=True) as catalog:
-        return {
-            name: sorted(
-                str({k: v for k, v in row.items() if k not in without})
-                for row in catalog.query(f"from lake.{name}").to_pylist()
-            )
-            for name in TABLES
-        }
 
 
 @pytest.fixture(scope="module")
@@ -188,28 +169,6 @@ def test_a_path_that_is_not_there_makes_no_store(tmp_path: Path) -> None:
 
 
 # --- processes that die ---------------------------------------------------------------------------
-
-
-def worker_pids(store: Path) -> list[int]:
-    """Worker processes of an ingest into a store."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (path / "cmdline").read_bytes()
-            state = (path / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if b"ingest.worker import" in command and os.fsencode(store) in command and state != "Z":
-            found.append(int(path.name))
-    return found
-
-
-def until(condition: Callable[[], Any], seconds_max: float = 30) -> Any:
-    stop = time.monotonic() + seconds_max
-    while not (value := condition()):
-        assert time.monotonic() < stop, "it never came"
-        time.sleep(0.002)
-    return value
 
 
 @pytest.fixture(scope="module")
@@ -315,24 +274,10 @@ def child(many: Path, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[
 
 @needs_proc
 @pytest.mark.slow
-def test_a_killed_parent_leaves_a_store_that_goes_on(
-    child: Callable[[], subprocess.Popen[bytes]], many: Path, tmp_path: Path
-) -> None:
-    ingest([many], tmp_path / "peace", workers=2)
-    store = tmp_path / "store"
+def test_a_rerun_after_kills_makes_the_store_of_peace(many: Path, tmp_path: Path) -> None:
+    """Parent and worker, in between and before a commit; twenty rounds: `python -m tests.kills`."""
     seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
-    for kill in range(3):
-        process = child()
-        until(partial(has_written, store, 3 * kill))
-        time.sleep(rng.uniform(0, 0.05))
-        process.kill()
-        process.wait()
-        until(lambda: not worker_pids(store), 10)
-    ingest([many], store, workers=2)
-    assert game_files(store) == game_files(tmp_path / "peace")
-    assert tables(store) == tables(tmp_path / "peace")
+    assert kills.run(many, tmp_path, 3, seed) == []
 
 
 @needs_proc
