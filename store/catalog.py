@@ -8,13 +8,12 @@ import fcntl
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -22,8 +21,11 @@ import pyarrow as pa
 from schemas.errors import NotFoundError, StoreError
 from schemas.filters import quoted
 from schemas.game import REVISION
-from schemas.records import NEEDS_REPAIR, SORTED_BY, TABLES, TRANSIENT_RULES, Rows, arrow_schema
+from schemas.records import NEEDS_REPAIR, SORTED_BY, TABLES, TRANSIENT_RULES, Rows
+from store.commit import HEX_ID, Met, insert, table_of
 from store.layout import Layout
+
+__all__ = ["HEX_ID", "SETTINGS", "SNAPSHOT_COLUMN", "Catalog", "extension_path"]
 
 FILES_MAX = 16
 """A table of more data files than this is merged at the end of an ingest."""
@@ -32,20 +34,6 @@ COMMIT_TRIES = 200
 CLEANUP_AGE = "1 hour"
 """Merged files stay that long for readers who listed them before."""
 
-# One row of each table is known again by these columns: DuckLake has no unique constraint, and a
-# commit may be durable although its writer died before hearing so.
-KEYS = {
-    "games": ("game_id", "rev", "rewrite"),
-    "players": ("game_id", "rev", "side"),
-    "perspectives": ("game_id", "rev", "rewrite", "side"),
-    "item_counts": ("game_id", "rev", "side", "type"),
-    "replays": ("sha256", "rev", "source", "member"),
-}
-# What every selection needs; the ledger alone has rows without a game.
-NEVER_NULL = {"game_id", "rewrite", "natural_key", "bucket", "n_frames", "stretches", "version",
-              "leaf_set", "parquet_bytes", "parquet_crc32", "parquet_sha256"}  # fmt: skip
-HEX_ID = "replace(cast(game_id as varchar), '-', '')"
-"""SQL of a game id as it stands outside the catalog."""
 FIRST_SNAPSHOT = 1
 """The tables without rows. DuckLake's snapshot 0 has no tables and answers nothing."""
 SNAPSHOT_COLUMN = "_ducklake_internal_snapshot_id"
@@ -59,6 +47,8 @@ SETTINGS = {
 }
 """DuckDB never fetches or guesses anything here."""
 
+T = TypeVar("T")
+
 
 class Catalog:
     """An open catalog; use as a context manager. A method may be called from any thread."""
@@ -69,6 +59,7 @@ class Catalog:
         Raises StoreError where the catalog is damaged or on a network file system.
         """
         self.layout = layout
+        self._met = {"games": Met("games", "game_id"), "replays": Met("replays", "sha256")}
         _refuse_network(layout.root)
         is_new = not layout.catalog.exists()
         if is_new and read_only and any(layout.games.glob("*/*.parquet")):
@@ -196,8 +187,14 @@ class Catalog:
         Queues behind other writers of this machine, and does the whole transaction again where
         SQLite says that it is locked. Raises StoreError when neither ends.
         """
+        batch = {name: table_of(name, some) for name, some in rows.items() if some}
         with _locked(self.layout):
-            return self._retried(lambda cursor: _insert(cursor, rows))
+            snapshot, added = self._retried(lambda cursor: insert(cursor, batch, self._met))
+            if added:
+                with self._connection.cursor() as cursor:
+                    for name, met in self._met.items():
+                        met.committed(cursor, batch.get(name), snapshot)
+        return snapshot
 
     def compact(self, files_max: int = FILES_MAX) -> list[str]:
         """Merge the small files of tables that have more than `files_max`; returns their names.
@@ -207,20 +204,22 @@ class Catalog:
         snapshot = self.snapshot()
         merged = [name for name in TABLES if len(self.files(name, snapshot)) > files_max]
         with _locked(self.layout):
+            self._connection.execute("reset threads")
             for name in merged:
                 self._retried(_merge(name))
             self._retried(_clean_up)
+            self._connection.execute("set threads = 1")
         return merged
 
-    def _retried(self, work: Callable[[duckdb.DuckDBPyConnection], None]) -> int:
-        """Run `work` in a transaction until it commits; returns the newest snapshot."""
+    def _retried(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[int, T]:
+        """Run `work` in a transaction until it commits; the newest snapshot, and what it said."""
         for attempt in range(COMMIT_TRIES):
             with self._connection.cursor() as cursor:
                 try:
                     cursor.execute("begin")
-                    work(cursor)
+                    said = work(cursor)
                     cursor.execute("commit")
-                    return self.snapshot()
+                    return self.snapshot(), said
                 except duckdb.Error as error:
                     _roll_back(cursor)
                     if not any(word in str(error).lower() for word in _TRANSIENT):
@@ -229,101 +228,7 @@ class Catalog:
         raise StoreError(f"the catalog stayed locked for {COMMIT_TRIES} tries", "run it again")
 
 
-# --- commit -------------------------------------------------------------------------------------
-
-
-def _insert(cursor: duckdb.DuckDBPyConnection, rows: Rows) -> None:
-    """Insert what is new; nothing at all (and no snapshot) where everything is known."""
-    known = _known_games(cursor, rows.get("games", []))
-    fresh = {name: _fresh(name, batch, known) for name, batch in rows.items()}
-    seen = _known_sources(cursor, rows.get("replays", []))
-    if "replays" in fresh:
-        fresh["replays"] = [row for row in fresh["replays"] if not seen.covers(row)]
-    added = {name: len(batch) for name, batch in fresh.items() if batch}
-    for name in added:
-        fields = TABLES[name]
-        needed = [field.name for field in fields if field.name in NEVER_NULL]
-        assert all(row[column] is not None for row in fresh[name] for column in needed), name
-        cursor.register("batch", pa.Table.from_pylist(fresh[name], schema=arrow_schema(fields)))
-        casts = ", ".join(f"cast({field.name} as {field.sql})" for field in fields)
-        cursor.execute(f"insert into lake.{name} select {casts} from batch")
-        cursor.unregister("batch")
-    if added:
-        note = "call lake.set_commit_message('', '', extra_info => ?)"
-        cursor.execute(note, [json.dumps(added)])
-
-
-def _key(name: str, row: Mapping[str, object]) -> tuple[object, ...]:
-    return tuple(row[column] for column in KEYS[name])
-
-
-def _fresh(
-    name: str, batch: Sequence[Mapping[str, object]], known: set[tuple[object, ...]]
-) -> list[Mapping[str, object]]:
-    """Rows of a batch without known games, and without a row that stands in it twice."""
-    if name not in KEYS:
-        return list(batch)
-    unique = {_key(name, row): row for row in reversed(batch)}
-    rows = [row for _, row in reversed(unique.items())]
-    if "game_id" not in KEYS[name]:
-        return rows
-    # players and item_counts do not depend on the file's bytes: they come with the first writing
-    keys = ((row["game_id"], row["rev"], row.get("rewrite", 0)) for row in rows)
-    return [row for key, row in zip(keys, rows, strict=True) if key not in known]
-
-
-def _known_games(
-    cursor: duckdb.DuckDBPyConnection, games: Sequence[Mapping[str, object]]
-) -> set[tuple[object, ...]]:
-    """(game_id, rev, rewrite) of those of these games that the catalog has."""
-    if not games:
-        return set()
-    cursor.register("batch", pa.table({"id": [row["game_id"] for row in games]}))
-    found = cursor.execute(
-        f"select {HEX_ID}, rev, rewrite from lake.games"
-        " where game_id in (select cast(id as uuid) from batch)"
-    ).fetchall()
-    cursor.unregister("batch")
-    return set(found)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the ledger says about places: (sha256, source, member), a hash may be missing.
-
-    met: places with any lasting row. judged: (revision, place) of those that need no other row.
-    """
-
-    met: set[tuple[object, ...]]
-    judged: set[tuple[object, ...]]
-
-    def covers(self, row: Mapping[str, object]) -> bool:
-        """Whether a row says nothing new: of one place and revision there is one verdict."""
-        place = (row["sha256"], row["source"], row["member"])
-        return (
-            place in self.met if row["outcome"] == "known" else (row["rev"], *place) in self.judged
-        )
-
-
-def _known_sources(
-    cursor: duckdb.DuckDBPyConnection, replays: Sequence[Mapping[str, object]]
-) -> _Seen:
-    """The ledger's rows about the same places.
-
-    A replay whose worker died or hung is tried again and gets a row again, as does one that was
-    refused for want of repair when an ingest repairs it.
-    """
-    if not replays:
-        return _Seen(set(), set())
-    sources = pa.array([row["source"] for row in replays], pa.string())
-    cursor.register("batch", pa.table({"source": sources}))
-    found = cursor.execute(
-        f"select rev, sha256, source, member, rule is not distinct from '{NEEDS_REPAIR}'"
-        " from lake.replays where source in (select source from batch)"
-        f" and coalesce(rule, '') not in {TRANSIENT_RULES}"
-    ).fetchall()
-    cursor.unregister("batch")
-    return _Seen({row[1:4] for row in found}, {row[:4] for row in found if not row[4]})
+# --- in a transaction ---------------------------------------------------------------------------
 
 
 def _merge(name: str) -> Callable[[duckdb.DuckDBPyConnection], None]:
@@ -364,7 +269,9 @@ def extension_path(name: str) -> Path:
 
 
 def _attach(layout: Layout, read_only: bool) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(config=dict(SETTINGS))
+    # A commit is a hundred small statements: a second thread costs them a third more.
+    threads = {} if read_only else {"threads": "1"}
+    connection = duckdb.connect(config={**SETTINGS, **threads})
     try:
         for name in ("sqlite_scanner", "ducklake"):
             connection.load_extension(str(extension_path(name)))
