@@ -41,6 +41,10 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for them")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed (default: 0)")
     parser.add_argument(
+        "--recordings", metavar="N", type=int, choices=(1, 2), default=1,
+        help="2: each game as both clients recorded it, in two files (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
         "--slippi-version", metavar="V", default="3.19.0",
         help="Slippi version that they are written as, 0.1 to 3.19 (default: 3.19.0)",
     )  # fmt: skip
@@ -52,7 +56,10 @@ def run_synth(args: argparse.Namespace) -> int:
 
     version = parse_version(args.slippi_version)
     with console.Bar("simulating", quiet=args.quiet) as bar:
-        paths = write_games(args.out, args.games, args.seed, version, progress=bar.update)
+        paths = write_games(
+            args.out, args.games, args.seed, version,
+            recordings=args.recordings, progress=bar.update,
+        )  # fmt: skip
     console.say(f"{len(paths)} replays of simulated games in {args.out}")
     return 0
 

@@ -30,6 +30,7 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
     store_option(parser)
     parser.add_argument("--over", metavar="QUERY", help=f"only these games and sides: {QUERY_HELP}")
     _snapshot_option(parser)
+    _recordings_option(parser)
     parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
 
     parser = add_verb(
@@ -40,6 +41,7 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _query_argument(parser)
     _snapshot_option(parser)
+    _recordings_option(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--count", action="store_true", help="only how many")
     form.add_argument("--json", action="store_true", help="one JSON document")
@@ -52,6 +54,7 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _query_argument(parser)
     _snapshot_option(parser)
+    _recordings_option(parser)
 
     parser = add_verb(
         verbs, shared, "export",
@@ -61,6 +64,7 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _query_argument(parser)
     _snapshot_option(parser)
+    _recordings_option(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write")
     parser.add_argument("--games-per-shard", metavar="N", type=positive, help="default: 200")
     parser.add_argument("--json", action="store_true", help="print the manifest")
@@ -77,6 +81,13 @@ def _snapshot_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _recordings_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recordings", choices=("one", "all"), default="one",
+        help="of a game that both clients recorded, one recording or all (default: one)",
+    )  # fmt: skip
+
+
 def run_sql(args: argparse.Namespace) -> int:
     """Print the result of one statement."""
     from store.layout import open_layout
@@ -85,7 +96,10 @@ def run_sql(args: argparse.Namespace) -> int:
     if args.format == "parquet" and sys.stdout.isatty():
         raise UsageError("parquet is not for a terminal", "redirect it: ... > result.parquet")
     layout = open_layout(Path(args.store))
-    write_table(ask(layout, args.sql, over=args.over, snapshot=args.snapshot), args.format)
+    table = ask(
+        layout, args.sql, over=args.over, snapshot=args.snapshot, recordings=args.recordings
+    )
+    write_table(table, args.format)
     return 0
 
 
@@ -106,7 +120,8 @@ def _select(args: argparse.Namespace, **request: object) -> "Selection":
     from store.layout import open_layout
     from store.select import select
 
-    wanted = Request(query=args.query, snapshot=args.snapshot, **request)  # type: ignore[arg-type]
+    asked = {"query": args.query, "snapshot": args.snapshot, "recordings": args.recordings}
+    wanted = Request(**(asked | request))
     return select(open_layout(Path(args.store)), wanted)
 
 

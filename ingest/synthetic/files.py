@@ -17,23 +17,31 @@ def write_games(
     version: tuple[int, ...] = (3, 19, 0),
     *,
     frames: tuple[int, int] = (2000, 5000),
+    recordings: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write `game-<seed>-<n>.slp` for n from 0 and return the paths; whole files stay.
 
-    frames: bounds of each game's length limit, in frames. progress: called with (done, games).
+    frames: bounds of each game's length limit, in frames. recordings: 2 also writes
+    `game-<seed>-<n>-other.slp`, what the other client recorded of the game. progress: called with
+    (games done, games).
     """
     out.mkdir(parents=True, exist_ok=True)
-    paths = [out / f"game-{seed}-{n}.slp" for n in range(games)]
-    for n, path in enumerate(paths):
-        if not _is_whole(path, version):
-            write_atomic(path, _game(seed, n, version, frames))
+    paths = []
+    for n in range(games):
+        for recording, other in enumerate(("", "-other")[:recordings]):
+            path = out / f"game-{seed}-{n}{other}.slp"
+            if not _is_whole(path, version):
+                write_atomic(path, _game(seed, n, version, frames, recording))
+            paths.append(path)
         if progress:
             progress(n + 1, games)
     return paths
 
 
-def _game(seed: int, n: int, version: tuple[int, ...], frames: tuple[int, int]) -> bytes:
+def _game(
+    seed: int, n: int, version: tuple[int, ...], frames: tuple[int, int], recording: int
+) -> bytes:
     rng = seeded(f"{seed}/{n}")
     low, high = frames
     limit = low + round((high - low) * (1 - rng.random() ** 2))  # most games end by stocks
@@ -41,6 +49,7 @@ def _game(seed: int, n: int, version: tuple[int, ...], frames: tuple[int, int]) 
         rng.getrandbits(63),
         version=version,
         n_frames=limit,
+        recording=recording,
         quit=rng.random() < QUIT_SHARE,
         rollbacks=version >= ROLLBACKS_FROM and rng.random() < ROLLBACK_SHARE,
     ).slp

@@ -59,7 +59,8 @@ def make_game(  # noqa: PLR0913 - one keyword a choice, each with its default
 
     chars, stage: names (or external ids), drawn by the seed where None. ports: two of 1 to 4.
     n_frames: the game's timer ends it there, if no side has lost its stocks before.
-    recording: 1 is what the other client wrote of the same game: another clock, other rollbacks.
+    recording: 1 is what the other client wrote of the same game: another clock, other rollbacks,
+    and what it did not yet know in them is the other side.
     quit: a side leaves halfway (no contest). Raises UsageError for what no such game can be.
     """
     rng = seeded(seed)
@@ -79,7 +80,7 @@ def make_game(  # noqa: PLR0913 - one keyword a choice, each with its default
     data = slp.pack_replay(
         setting.layout,
         _start(truth),
-        slp.pack_frames(setting.layout, list(_batches(truth, order, wrong))),
+        slp.pack_frames(setting.layout, list(_batches(truth, order, wrong, recording))),
         _end(truth) if with_end else b"",
         _metadata(truth, recording) if with_metadata else None,
     )
@@ -207,16 +208,16 @@ def _rows(rng: random.Random, n_frames: int, share: float) -> tuple[Array, Array
     return np.array(order), np.array(wrong, bool)
 
 
-def _batches(truth: Truth, order: Array, wrong: Array) -> Iterator[Batch]:
-    """All frame events. A wrong row shows the second side (the one far away) and the items a frame
-    late, as a client that has not heard of them yet would."""
+def _batches(truth: Truth, order: Array, wrong: Array, recording: int) -> Iterator[Batch]:
+    """All frame events. A wrong row shows the side that is far away (the second one, in the other
+    recording the first) and the items a frame late, as a client that has not heard of them yet."""
     late = order - wrong
     ids = truth.frame["frame"][order]
     rows = np.arange(len(order))
     frame = {name: values[order] for name, values in truth.frame.items()}
     for event in ("start", "end"):
         yield Batch(event, rows, frame)
-    remote = truth.sides[1].port
+    remote = truth.sides[1 - recording % 2].port
     for follower, side in truth.characters:
         shown = late if side.port == remote else order
         rows_in = np.flatnonzero(side.present[shown])

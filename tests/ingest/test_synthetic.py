@@ -289,6 +289,12 @@ def test_a_second_recording_is_the_same_game(tmp_path: Path) -> None:
     starts = [slp.split(game.slp).payloads(slp.GAME_START)[0] for game in (one, two)]
     assert starts[0][START_OF_SECOND_RECORDING] == starts[1][START_OF_SECOND_RECORDING]
     assert len(one.order) != len(two.order)
+    # each client is sure of its own side, and has to guess the other's
+    for game, near in ((one, 0), (two, 1)):
+        records = slp.split(game.slp).records("post")
+        for n, side in enumerate(game.truth.sides):
+            shown = records[records["port"] == side.port]["position_x"].astype(np.float32)
+            assert (shown != side.columns["position_x"][game.order]).any() == (n != near)
     assert peppi(tmp_path, one).metadata["startAt"] != peppi(tmp_path, two).metadata["startAt"]
     assert_game(tmp_path, two)
     for a, b in zip(one.truth.sides, two.truth.sides, strict=True):
