@@ -275,13 +275,17 @@ def _attach(layout: Layout, read_only: bool) -> duckdb.DuckDBPyConnection:
     try:
         for name in ("sqlite_scanner", "ducklake"):
             connection.load_extension(str(extension_path(name)))
-        # DATA_PATH is given anew each time: the one in the catalog breaks when the store moves.
-        connection.execute(
-            f"attach {quoted(f'ducklake:sqlite:{layout.catalog}')} as lake ("
-            f"data_path {quoted(f'{layout.tables.absolute()}/')}, override_data_path true,"
-            " meta_journal_mode 'WAL', meta_busy_timeout 30000, data_inlining_row_limit 0"
-            f"{', read_only' if read_only else ''})"
-        )
+        # DATA_PATH is given anew each time: the one in the catalog breaks when the store moves,
+        # and would tell whoever gets the store in whose home folder it was made.
+        paths = [f"{layout.tables.name}/"] * (not layout.catalog.exists())
+        for data_path in [*paths, f"{layout.tables.absolute()}/"]:
+            connection.execute("detach database if exists lake")
+            connection.execute(
+                f"attach {quoted(f'ducklake:sqlite:{layout.catalog}')} as lake ("
+                f"data_path {quoted(data_path)}, override_data_path true,"
+                " meta_journal_mode 'WAL', meta_busy_timeout 30000, data_inlining_row_limit 0"
+                f"{', read_only' if read_only else ''})"
+            )
     except duckdb.Error as error:
         connection.close()
         raise StoreError(f"{layout.catalog} cannot be opened: {_line(error)}") from error
