@@ -37,7 +37,10 @@ PLAYER_TYPES = range(4)
 
 
 class Refusal(Exception):  # noqa: N818 - it is an outcome, not an error
-    """Carries rule and detail from where a replay is refused to the ledger row; never further."""
+    """Carries rule and detail from where a replay is refused to the ledger row; never further.
+
+    What a detail quotes of the input stands behind a colon: stores without names cut it there.
+    """
 
     def __init__(self, rule: str, detail: str) -> None:
         assert rule in RULES, rule

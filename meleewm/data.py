@@ -1,7 +1,8 @@
-"""Verbs that put replays in: ingest, synth."""
+"""Verbs that put replays in: ingest, synth; and pseudonym, for stores made with a key."""
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,18 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
         help="Slippi version that they are written as, 0.1 to 3.19 (default: 3.19.0)",
     )  # fmt: skip
 
+    parser = add_verb(
+        verbs, shared, "pseudonym",
+        help="say what a connect code or name is called in a store made with --anonymize",
+        example="meleewm pseudonym KEYFILE 'FOX#123'",
+        run=run_pseudonym,
+    )  # fmt: skip
+    parser.add_argument("key", metavar="KEYFILE", type=Path, help="the store's key")
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*",
+        help="connect code (it has a #), display name or tag (default: one a line of stdin)",
+    )  # fmt: skip
+
 
 def run_synth(args: argparse.Namespace) -> int:
     """Write simulated replays."""
@@ -71,6 +84,16 @@ def parse_version(text: str) -> tuple[int, int, int]:
         raise UsageError(f"'{text}' is no Slippi version", "for example 3.19.0")
     major, minor, build = (*map(int, words), 0)[:3]
     return major, minor, build
+
+
+def run_pseudonym(args: argparse.Namespace) -> int:
+    """One line for each name: its pseudonym."""
+    from ingest.anonymize import code, name, read_key
+
+    key, _ = read_key(args.key)
+    for text in args.names or map(str.rstrip, sys.stdin):
+        console.out((code if "#" in text or "＃" in text else name)(text, key))
+    return 0
 
 
 def run_ingest(args: argparse.Namespace) -> int:

@@ -325,6 +325,13 @@ def test_a_path_keeps_its_form_endings_and_ranks() -> None:
     assert "jane" not in anonymize.place("a.jane/b.jane.smith", KEY)
 
 
+def test_who_has_the_key_can_ask_for_a_pseudonym(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(KEY)
+    done = run("pseudonym", tmp_path / "key", "ＦＯＸ＃１２３", "Fox")
+    expected = [anonymize.code("FOX#123", KEY), anonymize.name("Fox", KEY)]
+    assert (done.returncode, done.stdout.splitlines()) == (0, expected)
+
+
 # --- keys -----------------------------------------------------------------------------------------
 
 
