@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from meleewm import console
-from meleewm.options import Verbs, add_verb, store_option
+from meleewm.options import Verbs, add_verb, store_option, workers_option
 
 
 def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
@@ -20,6 +20,11 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
         )
         store_option(parser)
         parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--quick", action="store_true",
+        help="only look whether files are there with their sizes; read none of them",
+    )  # fmt: skip
+    workers_option(parser)
 
 
 def run_snapshots(args: argparse.Namespace) -> int:
@@ -39,7 +44,7 @@ def run_snapshots(args: argparse.Namespace) -> int:
 def run_stats(args: argparse.Namespace) -> int:
     """Say what the store holds."""
     from store.layout import open_layout
-    from store.verify import stats
+    from store.upkeep import stats
 
     found = stats(open_layout(Path(args.store)))
     if args.json:
@@ -64,12 +69,22 @@ def run_verify(args: argparse.Namespace) -> int:
     from store.layout import open_layout
     from store.verify import verify
 
-    findings = verify(open_layout(Path(args.store)))
-    damaged = any(f.is_damage for f in findings)
+    layout = open_layout(Path(args.store))
+    with console.Bar("verify", quiet=args.quiet) as bar:
+        findings = verify(
+            layout, quick=args.quick, workers=args.workers,
+            progress=lambda done, total: bar.update(done, total, f"{done} of {total} games"),
+        )  # fmt: skip
+    damaged = sum(f.is_damage for f in findings)
     if args.json:
-        console.out_json([asdict(f) for f in findings])
+        console.out_json([asdict(f) | {"is_damage": f.is_damage} for f in findings])
     else:
         for finding in findings:
-            console.out(f"{finding.kind}: {finding.where}: {finding.detail}")
-        console.say("damage found" if damaged else "no damage found")
-    return int(damaged)
+            game = f" (game {finding.game_id})" if finding.game_id else ""
+            console.out(f"{finding.kind}: {finding.where}: {finding.detail}{game}")
+        console.say(
+            f"{damaged} things are damaged: meleewm repair --store {args.store} tells what to do"
+            if damaged
+            else "no damage found"
+        )
+    return int(damaged > 0)

@@ -108,6 +108,14 @@ def key_of(args: argparse.Namespace) -> bytes | None:
     return key
 
 
+def workers_option(parser: argparse.ArgumentParser) -> None:
+    """`--workers`, for verbs that share work among processes."""
+    parser.add_argument(
+        "--workers", metavar="N", type=positive, default=os.cpu_count() or 1,
+        help="worker processes (default: one a core)",
+    )  # fmt: skip
+
+
 def positive(text: str) -> int:
     """An argparse type: a whole number above zero."""
     if not text.isdigit() or int(text) == 0:

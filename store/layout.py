@@ -62,6 +62,10 @@ class Layout:
         """Path of a game file; game_id: 32 hex digits."""
         return self.games / game_id[:2] / f"{game_id}.{rev}.parquet"
 
+    def removed_path(self, game_id: str) -> Path:
+        """Path of the mark that keeps a removed game out of a rebuilt catalog."""
+        return self.games / game_id[:2] / f"{game_id}.removed"
+
 
 def open_layout(root: Path, *, create: bool = False) -> Layout:
     """Check that a folder is a store of a format that we read; `create` makes a new one.

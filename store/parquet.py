@@ -88,7 +88,11 @@ def read_footer(source: Path | bytes) -> dict[str, Any]:
     Raises StoreError where the file is damaged or not one of ours.
     """
     with _open(source) as file:
-        metadata = file.metadata.metadata or {}
+        return _footer(source, file)
+
+
+def _footer(source: Path | bytes, file: pq.ParquetFile) -> dict[str, Any]:
+    metadata = file.metadata.metadata or {}
     try:
         footer = json.loads(metadata[FOOTER_KEY])
     except (KeyError, ValueError) as error:
@@ -96,6 +100,16 @@ def read_footer(source: Path | bytes) -> dict[str, Any]:
     if not isinstance(footer, dict):
         raise _damaged(source, TypeError("its footer is no object"))
     return footer
+
+
+def read_whole(source: Path | bytes) -> tuple[pa.Table, dict[str, Any]]:
+    """All of a game file: its table and its footer. Raises StoreError as those two do."""
+    with _open(source) as file:
+        try:
+            table = file.read(use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(source, error) from error
+        return table, _footer(source, file)
 
 
 def anchor_bytes() -> bytes:

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from schemas.columns import FRAME, ITEM, PLAYER, STAGE, Column
 from schemas.game import FULL, REVISION, struct_type
+from schemas.names import stage_name
 from schemas.records import TABLES, Rows
 from store.catalog import Catalog
 from store.layout import Layout, open_layout, write_atomic
 from store.parquet import encode_game, leaf_set
 
 CHARS = ("fox", "marth", "sheik")
-STAGES = ("final_destination", "battlefield")
 Row = dict[str, object]
 
 
@@ -74,25 +74,28 @@ def make_game(
     game_id = hashlib.sha256(b"game %d" % number).hexdigest()[:32]
     key = hashlib.sha256(b"key %d" % (number if natural is None else natural)).digest()
     table = frames_table(number, n_frames, version)
-    parquet = encode_game(table, {"game_id": game_id})
     chosen = chars or (draw.choice(CHARS), draw.choice(CHARS))
+    stage_id = draw.choice((32, 31))
+    start = {"slippi": {"version": [*version, 0]}, "stage": stage_id}
+    parquet = encode_game(table, {"rev": REVISION, "start": start})
     identity: Row = {
         "game_id": game_id, "rev": REVISION, "rewrite": 0, "natural_key": key[:16].hex(),
         "bucket": int.from_bytes(key[:2], "big"),
     }  # fmt: skip
     about: Row = {
-        "stage": draw.choice(STAGES), "version": version[0] * 10**6 + version[1] * 1000,
+        "stage": stage_name(stage_id), "version": version[0] * 10**6 + version[1] * 1000,
         "n_frames": n_frames, "seconds": n_frames / 60, "repaired": False,
         "started_at": datetime(2023, 1, 1) + timedelta(days=number), "is_pal": None,
         "parquet_bytes": len(parquet),
     }  # fmt: skip
     file: Row = {
-        "stretches": [n_frames], "parquet_sha256": hashlib.sha256(parquet).digest(),
+        "stretches": [n_frames], "stage_id": stage_id,
+        "parquet_sha256": hashlib.sha256(parquet).digest(),
         "parquet_crc32": zlib.crc32(parquet), "leaf_set": leaf_set(table.schema),
         "first_frame": -123, "last_frame": n_frames - 124,
     }  # fmt: skip
     sides: list[Row] = [
-        {"char": name, "code": f"{name.upper()}#{side}", "stocks_lost": side, "items": 3,
+        {"char": name, "code": f"{name.upper()}#{side}", "stocks_lost": side, "items": 3 - 3 * side,
          "side": side, "port": side + 1}
         for side, name in enumerate(chosen)
     ]  # fmt: skip
