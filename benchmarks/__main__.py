@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from benchmarks import ingest, loader
+from benchmarks import ingest, loader, store
 
 FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else None
 
@@ -11,3 +11,5 @@ if __name__ == "__main__":
     ingest.main(FOLDER)
     print()
     loader.main(FOLDER)
+    print()
+    store.main([])
