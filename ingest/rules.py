@@ -21,6 +21,7 @@ RULES = {
     "no_frames": "not a single frame was recorded",
     "crashed": "the worker process died while it read this replay",
     "hung": "the worker process did not finish with this replay in time",
+    "out_of_memory": "reading it took more memory than a worker process may have",
     "too_large": "more bytes than any replay has",
     "bad_file": "the file cannot be read from disk",
     "bad_archive": "the archive, or the rest of it, cannot be read",

@@ -15,6 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from ingest import sources
 from ingest.anonymize import anonymous
 from ingest.facts import GameFile, game_rows
@@ -53,6 +55,10 @@ class Outcome:
     rows: Rows = field(default_factory=dict)
 
 
+_LARGE_BYTES = 16 * 2**20
+"""Ten times a usual replay: what reading it took goes back to the system."""
+
+
 def serve(pipe_number: str, parent: str, root: str) -> None:
     """The body of a worker process: one replay after another until None comes or the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -63,7 +69,11 @@ def serve(pipe_number: str, parent: str, root: str) -> None:
     # EOFError and OSError: the parent is gone, and nobody is left to be told
     with suppress(EOFError, OSError):
         while (task := pipe.recv()) is not None:
-            pipe.send(_handle(layout, pipe, *task))
+            outcome = _handle(layout, pipe, *task)
+            pipe.send(outcome)
+            if isinstance(outcome, Outcome) and outcome.replay_bytes > _LARGE_BYTES:
+                del task  # its bytes
+                pa.default_memory_pool().release_unused()
 
 
 def _handle(

@@ -68,18 +68,20 @@ class Feeder(threading.Thread):
         if item.rule:
             return Outcome("refused", rule=item.rule, detail=item.detail)
         claim = Claim(self._shared.known)
-        died = ""
         for _ in range(ATTEMPTS):
             self._worker = self._worker or self._start_worker()
             try:
                 return self._worker.handle(item, claim)
             except TimeoutError:
                 self._end_worker()
-                detail = f"no result after {process.TASK_SECONDS_MAX:g} s"
-                return Outcome("refused", claim.sha256, claim.size, "hung", detail)
+                return claim.refused("hung", f"no result after {process.TASK_SECONDS_MAX:g} s")
+            except MemoryError:
+                self._end_worker()
+                bound = f"{process.MEMORY_BYTES_MAX / 1e6:.0f} MB"
+                return claim.refused("out_of_memory", f"the worker process took more than {bound}")
             except (EOFError, OSError):
                 died = self._end_worker()
-        return Outcome("refused", claim.sha256, claim.size, "crashed", died)
+        return claim.refused("crashed", died)
 
     def _start_worker(self) -> Worker:
         for _ in range(STARTS - 1):

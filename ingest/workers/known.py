@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ingest.worker import Outcome
+
 Ids = npt.NDArray[np.uint64]
 _RECENT_MAX = 2**16
 
@@ -88,3 +90,7 @@ class Claim:
             self._granted = self._known.claim(sha256)
         self.sha256, self.size = sha256, size
         return self._granted
+
+    def refused(self, rule: str, detail: str) -> Outcome:
+        """The outcome of a replay that cost its worker."""
+        return Outcome("refused", self.sha256, self.size, rule, detail)
