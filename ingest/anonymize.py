@@ -61,7 +61,7 @@ def check(layout: Layout, key: bytes | None) -> None:
         return
     where = layout.root
     if kept == PLAIN:
-        message = f"{where} holds names as they are: --anonymize cannot come later"
+        message = f"{where} was begun without a key, and keeps names as they are"
         raise UsageError(message, "name another --store, and ingest the replays anew")
     if key is None:
         raise UsageError(f"{where} holds keyed hashes instead of names", "--anonymize KEYFILE")

@@ -30,7 +30,8 @@ class Layout:
 
     @property
     def marker(self) -> Path:
-        """`store.json`: the format, and the oldest format of code that may read it."""
+        """`store.json`: the format, the oldest format of code that may read it, and what became of
+        names (see `names_kept`)."""
         return self.root / _MARKER
 
     @property

@@ -357,7 +357,7 @@ def test_the_first_ingest_decides_for_a_store(tmp_path: Path) -> None:
     check(keyed, KEY)
     assert (names_kept(plain), names_kept(keyed)) == (PLAIN, anonymize.mark_of(KEY))
     for layout, key, message in (
-        (plain, KEY, "holds names as they are"),
+        (plain, KEY, "keeps names as they are"),
         (keyed, OTHER, "another key"),
         (keyed, None, "holds keyed hashes"),
     ):
