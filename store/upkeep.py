@@ -6,7 +6,7 @@ from typing import Any
 
 from schemas.records import version_text
 from store.catalog import Catalog
-from store.layout import Layout
+from store.layout import PLAIN, Layout, names_kept
 from store.select import live_games
 from store.verify.columns import GAMES_MIN
 from store.verify.rows import silent_columns
@@ -33,12 +33,14 @@ def stats(layout: Layout, *, catalog: Catalog | None = None) -> dict[str, Any]:
         "select count(*) as games, coalesce(sum(n_frames), 0)::bigint as frames,"
         f" coalesce(sum(parquet_bytes), 0)::bigint as game_bytes from {shown}"
     ).to_pylist()
+    names = names_kept(layout)
     return {
         "snapshot": snapshot,
         **totals,
         "hours": round(totals["frames"] / 60 / 3600, 2),
         "catalog_bytes": _disk_bytes(layout.catalog.parent.glob("catalog.sqlite*"))
         + _disk_bytes(layout.tables.rglob("*.parquet")),
+        "names": "plain" if names == PLAIN else f"keyed hashes ({names})",
         "characters": counted("char", shown_sides),
         "stages": counted("stage", shown),
         "versions": {

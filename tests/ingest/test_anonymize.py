@@ -29,6 +29,7 @@ from store.catalog import Catalog
 from store.layout import PLAIN, names_kept, open_layout
 from store.parquet import read_footer
 from store.select import select
+from store.upkeep import stats
 from tests.kills import game_files, tables
 from tests.meleewm.conftest import run
 
@@ -229,6 +230,11 @@ def test_one_key_gives_the_same_bytes_and_another_key_others(
     assert not set(tables(tmp_path / "other")["players"]) & set(tables(store)["players"])
     again = ingest([folder], store, workers=1, options=Options(key=KEY))
     assert (again.stored, again.repaired, again.known) == (0, 0, N_STORED + 2)
+
+
+def test_stats_say_what_a_store_holds_of_names(plain: Path, keyed: tuple[Path, str]) -> None:
+    for store, names in ((plain, "plain"), (keyed[0], f"keyed hashes ({anonymize.mark_of(KEY)})")):
+        assert stats(open_layout(store))["names"] == names
 
 
 def test_the_ledger_names_places_by_pseudonyms(folder: Path, keyed: tuple[Path, str]) -> None:
