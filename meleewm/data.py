@@ -10,6 +10,9 @@ from meleewm import console
 from meleewm.options import Verbs, add_verb, anonymize_option, key_of, positive, store_option
 from schemas.errors import UsageError
 
+MISSING_NAMED_MAX = 20
+"""Sources of games not found again that are named one by one."""
+
 
 def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
     """Register the verbs of this module."""
@@ -19,8 +22,14 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
         example="meleewm ingest ~/Slippi ranked.zip --store melee --workers 2",
         run=run_ingest,
     )  # fmt: skip
-    parser.add_argument("paths", metavar="PATH", nargs="+", help=".slp file, folder or archive")
+    parser.add_argument("paths", metavar="PATH", nargs="*", help=".slp file, folder or archive")
     store_option(parser)
+    parser.add_argument(
+        "--reparse", action="store_true",
+        help="read games of the store anew, from where they lay (or from PATH), where their game"
+        " file is of an older revision or gone",
+    )  # fmt: skip
+    parser.add_argument("--query", metavar="Q", help="with --reparse: which games (default: all)")
     parser.add_argument(
         "--workers", metavar="N", type=positive, default=os.cpu_count() or 1,
         help="worker processes (default: one a core)",
@@ -100,13 +109,14 @@ def run_ingest(args: argparse.Namespace) -> int:
     """Bring replays into a store and say what became of each file."""
     from ingest.sources import files
     from ingest.worker import Options
-    from ingest.workers import Progress, ingest
+    from ingest.workers import Progress, ingest, reparse
 
-    key = key_of(args)
-    paths = [Path(path) for path in args.paths]
+    _check_ingest(args)
+    options = Options(repair=not args.no_repair, key=key_of(args))
+    store, paths = Path(args.store), [Path(path) for path in args.paths]
     found = [path.suffix for path in files(paths)]
     # How many replays an archive holds is known only when it has been read.
-    total = len(found) if set(found) <= {".slp"} else None
+    total = len(found) if found and set(found) <= {".slp"} else None
     with console.Bar("ingest", quiet=args.quiet) as bar:
 
         def show(p: Progress) -> None:
@@ -115,16 +125,24 @@ def run_ingest(args: argparse.Namespace) -> int:
                 p.files, total, f"{p.games} games, {p.known} known, {p.refused} refused, {rate}/s"
             )
 
-        options = Options(repair=not args.no_repair, key=key)
-        summary = ingest(
-            paths, Path(args.store), workers=args.workers, options=options, progress=show
-        )
+        how: dict[str, Any] = {"workers": args.workers, "options": options, "progress": show}
+        if args.reparse:
+            summary = reparse(store, args.query, paths=paths, **how)
+        else:
+            summary = ingest(paths, store, **how)
     if args.json:
         console.out_json(summary.as_dict())
         return 0
     for line in summary_lines(summary.as_dict()):
         console.out(line)
     return 0
+
+
+def _check_ingest(args: argparse.Namespace) -> None:
+    if args.query is not None and not args.reparse:
+        raise UsageError("--query chooses among games of the store", "add --reparse")
+    if not args.reparse and not args.paths:
+        raise UsageError("no PATH to read replays from", "name a file, folder or archive")
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
@@ -134,6 +152,12 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{summary[name]} {name}" for name in ("stored", "repaired", "known"))
     lines = [f"{summary['files']} files: {counts}, {sum(refused.values())} refused"]
     lines += [f"  refused, {rule}: {count}" for rule, count in sorted(refused.items())]
+    if missing := summary["missing"]:
+        lines.append(f"{sum(missing.values())} games not found again where they lay:")
+        named = sorted(missing.items(), key=lambda place: (-place[1], place[0]))
+        lines += [f"  {count} of {source}" for source, count in named[:MISSING_NAMED_MAX]]
+        if rest := named[MISSING_NAMED_MAX:]:
+            lines.append(f"  {sum(n for _, n in rest)} of {len(rest)} more sources (--json: all)")
     if not summary["stored"] + summary["repaired"]:
         lines.append("nothing new was stored")
     else:

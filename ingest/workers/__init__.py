@@ -5,7 +5,8 @@ here; a worker that dies or hangs costs at most the replay it held. Workers end 
 Results do not depend on the number of workers or on the order of files.
 """
 
+from ingest.workers.reparse import reparse
 from ingest.workers.run import ingest
 from ingest.workers.summary import Progress, Summary
 
-__all__ = ["Progress", "Summary", "ingest"]
+__all__ = ["Progress", "Summary", "ingest", "reparse"]

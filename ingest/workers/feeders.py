@@ -31,6 +31,11 @@ class Shared:
 
     def next(self) -> sources.Item | None:
         """The next item; reading on in an archive happens here, in one feeder at a time."""
+        while (item := self._take()) is not None and not self.known.looks_at(item):
+            pass
+        return item
+
+    def _take(self) -> sources.Item | None:
         with self._lock:
             return None if self._stopped else next(self._items, None)
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ingest.sources import Item
 from ingest.worker import Outcome
 
 Ids = npt.NDArray[np.uint64]
@@ -19,12 +20,23 @@ class Known:
     16 bytes a replay: as Python objects the 850,000 of all public archives would be 100 MB.
     """
 
+    counts_known = True
+    """Whether files with known replays, and unreadable ones, are counted and in the ledger."""
+
     def __init__(self, ids: pa.ChunkedArray) -> None:
         """ids: 16 bytes each, in any order."""
         self._lock = threading.Lock()
         self._recent: set[bytes] = set()
         self._open: set[bytes] = set()
         self._keep(_numbers(ids))
+
+    def looks_at(self, item: Item) -> bool:  # noqa: ARG002 - others choose
+        """Whether an item is to be read."""
+        return True
+
+    def ready(self, outcome: Outcome) -> Outcome:
+        """An outcome with the rows that its commit needs."""
+        return outcome
 
     def claim(self, sha256: bytes) -> bool:
         """Whether this replay is new; of several copies the first asker gets it."""

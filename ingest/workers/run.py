@@ -44,14 +44,14 @@ def ingest(
     sweep_parts(layout)
     with Catalog(layout) as catalog:
         ids = catalog.known_replays(repair=options.repair, revision=options.revision)
-        run = _Run(layout, catalog, options, Known(ids), progress)
+        run = Run(layout, catalog, options, Known(ids), progress)
         run.work_off(found, workers)
         catalog.compact()
         run.summary.snapshot = catalog.snapshot()
     return run.summary
 
 
-class _Run:
+class Run:
     """One ingest in this process: counts outcomes and commits them in batches."""
 
     def __init__(
@@ -109,13 +109,20 @@ class _Run:
             self._commit_if_due()
             self._report()
 
+    def leave(self, games: int) -> None:
+        """Count games that need no reading."""
+        self.summary.files += games
+        self.summary.known += games
+
     def _take(self, item: sources.Item, outcome: Outcome) -> None:
         """Count an outcome in. A copy waits for what becomes of its replay, and shares that."""
         sha256 = outcome.sha256
+        if not self._known.counts_known and (outcome.name == "known" or not sha256):
+            return
         if outcome.name == "known" and sha256 and self._known.is_open(sha256):
             self._copies.setdefault(sha256, []).append((item, outcome))
             return
-        self._count(item, outcome)
+        self._count(item, self._known.ready(outcome))
         if sha256 is None or outcome.name == "known":
             return
         self._known.settle(sha256)

@@ -21,13 +21,17 @@ class Progress:
 
 @dataclass
 class Summary:
-    """What an ingest did: files = stored + repaired + known + all refused."""
+    """What an ingest did: files = stored + repaired + known + all refused.
+
+    missing: source -> games that were to be parsed anew and were not found there.
+    """
 
     files: int = 0
     stored: int = 0
     repaired: int = 0
     known: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
     newer_than_parser: int = 0
     replay_bytes: int = 0
     parquet_bytes: int = 0
@@ -35,8 +39,9 @@ class Summary:
     snapshot: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, refusals by rule in a fixed order."""
-        return asdict(self) | {"refused": dict(sorted(self.refused.items()))}
+        """Plain values, refusals by rule and missing games by source in a fixed order."""
+        counts = {"refused": self.refused, "missing": self.missing}
+        return asdict(self) | {name: dict(sorted(count.items())) for name, count in counts.items()}
 
     def add(self, outcome: Outcome) -> None:
         """Count one file."""
