@@ -8,6 +8,7 @@ import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from store.layout import Layout, open_layout
 from store.parquet import read_footer, read_game
 from tests.conftest import SHARED, require
 from tests.ingest.own_events import assert_equals_own_events
+from tests.ingest.own_facts import facts
 from tests.ingest.raw_peppi import assert_equals_raw, nana_events, version
 from tests.ingest.streams import CODE, assert_prefix, take_apart
 from tests.ingest.test_replay import assert_same, leaf
@@ -154,6 +156,70 @@ def test_every_repaired_game_equals_its_own_events(real: Real) -> None:
         # manifest.csv counts a frame number once, also where no copy of it is whole
         assert frames == len(game.table)
         assert "no slippi signature" in row["notes"] or 0 <= int(row["frames"]) - frames <= 1
+
+
+def catalog_rows(real: Real, table: str, order: str) -> dict[str, list[dict[str, Any]]]:
+    """SHA-256 of the replay, cut to a game id -> its rows of a table."""
+    with Catalog(real.layout, read_only=True) as catalog:
+        rows = catalog.query(f"from lake.{table} order by {order}").to_pylist()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(str(row["game_id"]).replace("-", ""), []).append(row)
+    return found
+
+
+def test_facts_equal_those_told_from_bytes_and_raw_arrays(real: Real) -> None:
+    """Games, players and items of every replay that peppi reads: winner, quits, codes, UCF ..."""
+    games, players, counts = (
+        catalog_rows(real, table, "game_id, side" if table != "games" else "game_id")
+        for table in ("games", "players", "item_counts")
+    )
+    winners: Counter[str | None] = Counter()
+    for path, _, row in real.games:
+        if repairs(row):
+            continue
+        game_id = row["sha256"][:32]
+        game, sides, items = facts(path)
+        stored = games[game_id][0]
+        stored["natural_key"] = str(stored["natural_key"]).replace("-", "")
+        assert {key: stored[key] for key in game} == game, row["file"]
+        for own, told in zip(sides, players[game_id], strict=True):
+            own["percent_dealt"] = float(np.float32(own["percent_dealt"]))
+            assert {key: told[key] for key in own} == own, row["file"]
+        spawned = {
+            (of["side"], of["type"], what): of[what]
+            for of in counts.get(game_id, [])
+            for what in ("spawned", "frames")
+        }
+        assert spawned == items, row["file"]
+        winners[game["winner_by"]] += 1
+    assert winners == {"stocks": 75, "quit": 36, None: 15}
+
+
+def test_facts_agree_with_the_launchers_own_statistics(real: Real) -> None:
+    """slippi-js counts stocks by another rule, damage only within punishes, and names fewer
+    winners; what it says must not contradict."""
+    path = SHARED / "reference" / "slippi_js_stats" / "summary.csv"
+    require(path.exists(), "../shared/reference has statistics of slippi-js")
+    games, players = (catalog_rows(real, table, "game_id") for table in ("games", "players"))
+    compared = named = 0
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            game_id = row["sha256"][:32]
+            if game_id not in games or games[game_id][0]["repaired"]:
+                continue
+            game = games[game_id][0]
+            own = next(p for p in players[game_id] if p["port"] == int(row["port"]))
+            compared += 1
+            assert game["last_frame"] == int(row["last_frame"])
+            # one period opens with each stock; the last one stays open where stocks are left
+            assert int(row["stocks"]) - own["stocks_lost"] in (0, 1)
+            assert float(row["damage"]) <= own["percent_dealt"] + 0.01
+            if row["winner"]:
+                named += 1
+                assert (game["winner_side"] == own["side"]) == (row["winner"] == "1")
+    assert compared >= 250
+    assert named >= 100
 
 
 def test_an_early_nana_stands_on_the_frames_of_her_events(real: Real) -> None:
