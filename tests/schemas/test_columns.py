@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.columns import FRAME, ITEM, PLAYER, wire
+from schemas.columns import FRAME, ITEM, PLAYER, STAGE, wire
 from schemas.game import FULL, column_of, leaves
 
 # project-slippi/slippi-wiki:SPEC.md: payload bytes without the event code, by first version.
@@ -33,3 +33,26 @@ def test_every_leaf_has_a_row() -> None:
 def test_names_are_unique_in_their_group() -> None:
     for group in (FRAME, PLAYER, ITEM):
         assert len({c.name for c in group}) == len(group)
+
+
+def test_names_follow_the_sources() -> None:
+    """Comparisons with raw peppi go by the table's own sources: two swapped ones would agree."""
+
+    def plain(source: str) -> str:
+        return "_".join(source.split(".")[1:])
+
+    of_post = {plain(c.source) for c in PLAYER if c.event == "post"}
+    for column in PLAYER:
+        name = plain(column.source) or "port"
+        assert column.name == (f"pre_{name}" if column.event == "pre" and name in of_post else name)
+    assert [plain(c.source) or "slot" for c in ITEM] == [c.name for c in ITEM]
+    assert [plain(c.source) or "frame" for c in FRAME] == [c.name for c in FRAME]
+    assert {c.name: c.source for c in STAGE} == {
+        "fod_platform_left": "fod_platform.height",
+        "fod_platform_right": "fod_platform.height",
+        "whispy_direction": "dreamland_whispy.direction",
+        "stadium_event": "stadium_transformation.event",
+        "stadium_type": "stadium_transformation.type",
+        "randall_x": "",
+        "randall_y": "",
+    }
