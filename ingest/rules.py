@@ -23,9 +23,10 @@ RULES = {
     "hung": "the worker process did not finish with this replay in time",
     "out_of_memory": "reading it took more memory than a worker process may have",
     "too_large": "more bytes than any replay has",
-    "bad_file": "the file cannot be read from disk",
+    "bad_file": "the file cannot be read from disk, or not unpacked",
+    "bad_folder": "the folder cannot be read, or is a link to one that is read anyway",
     "bad_archive": "the archive, or the rest of it, cannot be read",
-    "nested_archive": "an archive inside an archive: its replays were not looked at",
+    "nested_archive": "an archive too deep in archives, or too large: it was not looked into",
     "bad_member": "this member of an archive cannot be read",
 }
 """rule -> what it refuses"""

@@ -152,6 +152,8 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{summary[name]} {name}" for name in ("stored", "repaired", "known"))
     lines = [f"{summary['files']} files: {counts}, {sum(refused.values())} refused"]
     lines += [f"  refused, {rule}: {count}" for rule, count in sorted(refused.items())]
+    if passed := summary["passed_over"]:
+        lines.append("passed over: " + ", ".join(f"{n} {end}" for end, n in sorted(passed.items())))
     if missing := summary["missing"]:
         lines.append(f"{sum(missing.values())} games not found again where they lay:")
         named = sorted(missing.items(), key=lambda place: (-place[1], place[0]))

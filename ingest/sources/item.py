@@ -69,6 +69,8 @@ def printable(name: str) -> str:
 
 
 def line(error: BaseException) -> str:
-    """An error of some library in one line."""
+    """An error of some library in one line, without the path that errors of the system carry."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = str(error).partition("\n")[0]
     return printable(f"{type(error).__name__}: {text}" if text else type(error).__name__)

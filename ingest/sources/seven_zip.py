@@ -1,109 +1,202 @@
-"""Members of a .7z in one pass: py7zr pushes them, and the callers of `members` pull."""
+"""Members of a .7z, block by block: a block is unpacked once, front to back.
 
-import threading
+py7zr reads the list and knows the methods; the loop that unpacks is ours, because py7zr's takes in
+the packed bytes much faster than it gives out members and so ends up with an archive in memory.
+"""
+
+import io
+import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from queue import Queue
+from dataclasses import dataclass, field
+from functools import partial
+from typing import IO, Any, cast
 
+import py7zr.archiveinfo
 from py7zr import SevenZipFile
-from py7zr.io import Py7zIO, WriterFactory
 
-Member = tuple[str, bytes]
+from ingest.sources.place import DICTIONARY_BYTES_MAX
+
+# A thousand bytes of a hostile file may announce 8 million members, a kB of memory each.
+py7zr.archiveinfo.MAX_NUMFILES = min(py7zr.archiveinfo.MAX_NUMFILES, 2**20)
+
+_CHUNK = 2**18
+_CHUNK_UNBOUNDED = 2**12
+"""Packed bytes at a time for methods that give out whatever these unpack to."""
+_BOUNDED = {b"\x00", b"\x03", b"\x03\x01\x01", b"\x21", b"\x04\x02\x02"}
+"""Methods that give out as much as is asked for: none, delta, LZMA, LZMA2, bzip2."""
+_WITH_DICTIONARY = {b"\x03\x01\x01": "LZMA", b"\x21": "LZMA2", b"\x03\x04\x01": "PPMd"}
 
 
-def names(path: Path) -> list[str]:
-    """Names of all members that are files. Raises whatever py7zr does for a damaged archive."""
-    with path.open("rb") as file, SevenZipFile(file) as archive:
-        return [member.filename for member in archive.list() if not member.is_directory]
+class SevenZipError(ValueError):
+    """The bytes do not follow the format, or ask for too much memory."""
 
 
-def members(path: Path, wanted: Callable[[str], bool], bytes_max: int) -> Iterator[Member]:
-    """Names and bytes (cut at `bytes_max`) of the members whose names are wanted.
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One entry of the list. is_link: its bytes are where it points to, not a file's."""
 
-    In one pass over the archive, whose blocks can only be read from their start. py7zr calls us for
-    each member, so it runs in a thread of its own, two members ahead at most. Raises whatever py7zr
-    does for an archive that is damaged, after the members that were whole.
+    name: str
+    size: int
+    crc32: int | None
+    is_link: bool
+
+
+@dataclass(slots=True)
+class Block:
+    """What is packed together. at: where in the file; number: from 1."""
+
+    number: int
+    folder: Any
+    at: int
+    packed: int
+    members: list[Member] = field(default_factory=list)
+
+
+def read_list(file: IO[bytes]) -> tuple[list[Block], list[str]]:
+    """The blocks in order, and the names of the files that have no bytes.
+
+    Raises whatever py7zr does for a damaged list, or an encrypted one.
     """
-    queue: Queue[Member | Exception | None] = Queue(2)
-    stop = threading.Event()
-
-    def run() -> None:
-        collector = _Collector(queue, stop, bytes_max)
-        try:
-            # a file handed over, not a path: else py7zr reads blocks in parallel, all in memory
-            with path.open("rb") as file, SevenZipFile(file) as archive:
-                names = [name for name in archive.namelist() if wanted(name)]
-                if names:
-                    archive.extract(targets=names, factory=collector)
-            collector.emit()
-        except Exception as error:  # noqa: BLE001 - raised again in the reading thread
-            queue.put(error)
-        queue.put(None)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        while (member := queue.get()) is not None:
-            if isinstance(member, Exception):
-                raise member
-            yield member
-    finally:
-        stop.set()
-        while thread.is_alive():  # it may wait for room in the queue
-            while not queue.empty():
-                queue.get_nowait()
-            thread.join(0.01)
+    archive = SevenZipFile(file)
+    streams = archive.header.main_streams
+    blocks: list[Block] = []
+    empty = []
+    if streams is not None:
+        stream = 0
+        ends = streams.packinfo.packpositions
+        for number, folder in enumerate(streams.unpackinfo.folders, 1):
+            n_streams = len(folder.packed_indices)
+            at, packed = ends[stream], ends[stream + n_streams] - ends[stream]
+            at += archive.afterheader + streams.packinfo.packpos
+            blocks.append(Block(number, folder, at, packed))
+            stream += n_streams
+    by_folder = {id(block.folder): block for block in blocks}
+    for entry in archive.files:
+        if entry.is_directory:
+            continue
+        if entry.emptystream:
+            empty.append(entry.filename)
+            continue
+        is_link = bool(entry.is_symlink or entry.is_junction)
+        member = Member(entry.filename, entry.uncompressed, entry.crc32, is_link)
+        by_folder[id(entry.folder)].members.append(member)
+    for block in blocks:
+        block.folder.files = None  # py7zr's own list, a kB a member
+    return blocks, empty
 
 
-class _Collector(WriterFactory):
-    """Takes members as py7zr decompresses them; one is handed on when the next begins.
+def dictionary_bytes(block: Block) -> int:
+    """Memory that unpacking a block takes. Raises SevenZipError where it is more than we give."""
+    total = 0
+    for coder in block.folder.coders:
+        properties = coder.get("properties") or b""
+        kind = _WITH_DICTIONARY.get(coder["method"])
+        if kind == "LZMA2" and properties:
+            bits = properties[0]
+            total += (2 | (bits & 1)) << (bits // 2 + 11) if bits < 40 else 2**32 - 1
+        elif kind:
+            total += int.from_bytes(properties[1:5], "little")
+    if total > DICTIONARY_BYTES_MAX:
+        most = DICTIONARY_BYTES_MAX // 2**20
+        raise SevenZipError(f"a dictionary of {total // 2**20} MB; up to {most} MB is read")
+    return total
 
-    Not earlier, because py7zr checks a member's CRC after closing it.
+
+Opened = tuple[Member, Callable[[], IO[bytes]]]
+
+
+def members(file: IO[bytes], block: Block, check: Callable[[], None]) -> Iterator[Opened]:
+    """Each member with a call that opens it; good until the next one is asked for.
+
+    Members that are not opened are unpacked and dropped. check: called at each read. Raises
+    whatever the unpackers do for damage.
     """
-
-    def __init__(
-        self, queue: "Queue[Member | Exception | None]", stop: threading.Event, bytes_max: int
-    ) -> None:
-        self._queue = queue
-        self._stop = stop
-        self._bytes_max = bytes_max
-        self._open: tuple[str, _Buffer] | None = None
-
-    def create(self, filename: str) -> Py7zIO:
-        self.emit()
-        if self._stop.is_set():
-            raise InterruptedError("nobody reads on")
-        buffer = _Buffer(self._bytes_max)
-        self._open = filename, buffer
-        return buffer
-
-    def emit(self) -> None:
-        """Hand on the member that is complete."""
-        if self._open is not None and not self._stop.is_set():
-            name, buffer = self._open
-            self._queue.put((name, bytes(buffer.data)))
-        self._open = None
+    stream = _Stream(file, block, check)
+    for member in block.members:
+        reader = _Reader(stream, member)
+        yield member, partial(_opened, reader)
+        reader.drain()
 
 
-class _Buffer(Py7zIO):
-    """Keeps a member's bytes up to a limit."""
+def _opened(reader: "_Reader") -> IO[bytes]:
+    return cast("IO[bytes]", reader)
 
-    def __init__(self, bytes_max: int) -> None:
-        self.data = bytearray()
-        self._bytes_max = bytes_max
 
-    def write(self, s: bytes | bytearray) -> int:
-        self.data += s[: self._bytes_max - len(self.data)]
-        return len(s)
+class _Stream:
+    """A block's bytes."""
 
-    def read(self, size: int | None = None) -> bytes:
-        return bytes(self.data[:size])
+    def __init__(self, file: IO[bytes], block: Block, check: Callable[[], None]) -> None:
+        self._file = file
+        self._check = check
+        self._unpacker = block.folder.get_decompressor(block.packed, reset=True)
+        methods = {coder["method"] for coder in block.folder.coders}
+        self._chunk = _CHUNK if methods <= _BOUNDED else _CHUNK_UNBOUNDED
+        self._at, self._stop = block.at, block.at + block.packed
 
-    def seek(self, offset: int, whence: int = 0) -> int:  # noqa: ARG002 - py7zr's interface
-        return offset
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes; none only at the end. Raises EOFError where packed bytes lack."""
+        while True:
+            self._check()
+            before = self._at
+            data = bytes(self._unpacker.decompress(_Gate(self), size))
+            if data or not size:
+                return data
+            if self._at == before and self._at == self._stop:
+                raise EOFError("the block ends early")
 
-    def flush(self) -> None:
-        pass
+    def packed(self, size: int) -> bytes:
+        """The next packed bytes, unless the unpacker has some that it has not worked off."""
+        if not getattr(_innermost(self._unpacker.chain[0]), "needs_input", True):
+            return b""
+        self._file.seek(self._at)
+        data = self._file.read(min(size, self._chunk, self._stop - self._at))
+        if not data and self._at < self._stop:
+            raise EOFError("the archive is cut off")
+        self._at += len(data)
+        return data
 
-    def size(self) -> int:
-        return len(self.data)
+
+def _innermost(unpacker: Any) -> Any:
+    """lzma's own unpacker inside py7zr's for LZMA1."""
+    return getattr(unpacker, "_decompressor", unpacker)
+
+
+class _Gate:
+    """What py7zr takes for the file."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        return self._stream.packed(size)
+
+
+class _Reader(io.RawIOBase):
+    """One member's bytes; its CRC-32 is checked when they have all been read."""
+
+    def __init__(self, stream: _Stream, member: Member) -> None:
+        self._stream = stream
+        self._member = member
+        self._left = member.size
+        self._crc32 = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left if size < 0 else min(size, self._left)
+        parts = []
+        while wanted:
+            data = self._stream.read(wanted)
+            self._crc32 = zlib.crc32(data, self._crc32)
+            self._left -= len(data)
+            wanted -= len(data)
+            parts.append(data)
+        if not self._left and self._member.crc32 not in (None, self._crc32):
+            raise SevenZipError("its bytes are damaged: wrong CRC-32")
+        return b"".join(parts)
+
+    def drain(self) -> None:
+        """Unpack what nobody has read."""
+        while self._left:
+            self._left -= len(self._stream.read(min(self._left, 2**20)))

@@ -32,19 +32,27 @@ def unpack(data: bytes, bytes_max: int) -> bytes:
     """
     if len(data) < _HEADER.size:
         raise SlpzError(f"{len(data)} bytes are no .slpz header")
-    version, *offsets, size = _HEADER.unpack_from(data)
+    version, *offsets, n_unpacked = _HEADER.unpack_from(data)
     if version:
         raise SlpzError(f"version {version} of the format; 0 is known")
     if offsets != sorted(offsets) or offsets[0] < _HEADER.size or offsets[-1] > len(data):
         raise SlpzError(f"offsets {offsets} in a file of {len(data)} bytes")
     sizes_at, start_at, metadata_at, packed_at = offsets
-    if len(_SLP_HEAD) + 4 + packed_at - sizes_at + max(size - 4, 0) > bytes_max:
+    if size(data) > bytes_max:
         return bytes(bytes_max + 1)
     sizes = _payload_sizes(data[sizes_at:start_at])
-    events = _events(_unpacked(data[packed_at:], size), sizes)
+    events = _events(_unpacked(data[packed_at:], n_unpacked), sizes)
     raw_bytes = metadata_at - sizes_at + len(events)
     return b"".join((_SLP_HEAD, struct.pack(">I", raw_bytes), data[sizes_at:metadata_at],
                      events, data[metadata_at:packed_at]))  # fmt: skip
+
+
+def size(data: bytes) -> int:
+    """Bytes of the .slp inside, as the header says, which need not be true."""
+    if len(data) < _HEADER.size:
+        return 0
+    _, sizes_at, _, _, packed_at, events = _HEADER.unpack_from(data)
+    return int(len(_SLP_HEAD) + 4 + max(packed_at - sizes_at, 0) + max(events - 4, 0))
 
 
 def _payload_sizes(event: bytes) -> npt.NDArray[np.int64]:

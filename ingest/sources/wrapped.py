@@ -4,6 +4,7 @@ import gzip
 import io
 import lzma
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ingest.sources import item, slpz
 
@@ -15,14 +16,27 @@ def is_wrapped(name: str) -> bool:
     return name.lower().endswith(tuple(_WRAPPINGS))
 
 
-def unwrap(name: str, data: bytes) -> bytes:
-    """The .slp in a packed file of this name, one byte more than the limit at most.
+def unwrap(name: str, data: bytes, size_max: int) -> bytes:
+    """The .slp in a packed file of this name, one byte more than `size_max` at most.
 
     Raises whatever the unpackers do: EOFError, OSError, ValueError, their own errors.
     """
-    lower = name.lower()
-    reader = next(read for ending, read in _WRAPPINGS.items() if lower.endswith(ending))
-    return reader(data, item.REPLAY_BYTES_MAX + 1)
+    return _find(name).unwrap(data, size_max + 1)
+
+
+def size_hint(name: str, data: bytes) -> int:
+    """Bytes of the .slp as the packed file says, which need not be true; the limit at most."""
+    return min(_find(name).size_hint(data), item.REPLAY_BYTES_MAX)
+
+
+def _find(name: str) -> "_Wrapping":
+    return next(w for ending, w in _WRAPPINGS.items() if name.lower().endswith(ending))
+
+
+@dataclass(frozen=True)
+class _Wrapping:
+    unwrap: Callable[[bytes, int], bytes]
+    size_hint: Callable[[bytes], int]
 
 
 def _gzip(data: bytes, size: int) -> bytes:
@@ -49,11 +63,19 @@ def _slpz(data: bytes, size: int) -> bytes:
     return slpz.unpack(data, size - 1)
 
 
-_WRAPPINGS: dict[str, Callable[[bytes, int], bytes]] = {
-    ".slp.gz": _gzip,
-    ".slp.xz": _xz,
-    ".slp.zst": _zstd,
-    ".slpz": _slpz,
+def _gzip_size(data: bytes) -> int:
+    return int.from_bytes(data[-4:], "little")
+
+
+def _some_size(data: bytes) -> int:
+    return 25 * len(data)  # xz packs replays to a tenth
+
+
+_WRAPPINGS = {
+    ".slp.gz": _Wrapping(_gzip, _gzip_size),
+    ".slp.xz": _Wrapping(_xz, _some_size),
+    ".slp.zst": _Wrapping(_zstd, _some_size),
+    ".slpz": _Wrapping(_slpz, slpz.size),
 }
 ENDINGS = (".slp", *_WRAPPINGS)
 """How the names of replays end."""

@@ -2,7 +2,6 @@
 
 import queue
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -23,25 +22,24 @@ STARTS = 3
 class Shared:
     """What all feeders draw from: the items in turn, and which replays are known."""
 
-    def __init__(self, found: Iterator[sources.Item], known: Known) -> None:
+    def __init__(self, found: sources.Items, known: Known) -> None:
         self._items = found
-        self._lock = threading.Lock()
         self._stopped = False
         self.known = known
 
     def next(self) -> sources.Item | None:
-        """The next item; reading on in an archive happens here, in one feeder at a time."""
+        """The next item to be looked at; waits for those who read archives."""
         while (item := self._take()) is not None and not self.known.looks_at(item):
             pass
         return item
 
     def _take(self) -> sources.Item | None:
-        with self._lock:
-            return None if self._stopped else next(self._items, None)
+        return None if self._stopped else next(self._items, None)
 
     def stop(self) -> None:
-        """No more items: feeders finish what they hold."""
+        """No more items: feeders finish what they hold, archives are let go."""
         self._stopped = True
+        self._items.close()
 
 
 class Feeder(threading.Thread):

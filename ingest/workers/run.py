@@ -2,7 +2,7 @@
 
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Run:
         self._reported = 0.0
         self._running = 0
 
-    def work_off(self, found: Iterator[sources.Item], workers: int) -> None:
+    def work_off(self, found: sources.Items, workers: int) -> None:
         """Feed all items to the workers and take in what comes back."""
         shared = Shared(found, self._known)
         results: queue.Queue[_Result | BaseException | None] = queue.Queue(GAMES_PER_COMMIT)
@@ -89,6 +89,7 @@ class Run:
         finally:
             shared.stop()
             self._collect(results, drain=True)
+            self.summary.passed_over = found.passed_over
             self._commit()
             self._report(at_once=True)
 

@@ -24,6 +24,7 @@ class Summary:
     """What an ingest did: files = stored + repaired + known + all refused.
 
     missing: source -> games that were to be parsed anew and were not found there.
+    passed_over: files that are no replays by the ending of their names, no part of `files`.
     """
 
     files: int = 0
@@ -32,6 +33,7 @@ class Summary:
     known: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
+    passed_over: Counter[str] = field(default_factory=Counter)
     newer_than_parser: int = 0
     replay_bytes: int = 0
     parquet_bytes: int = 0
@@ -39,8 +41,12 @@ class Summary:
     snapshot: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, refusals by rule and missing games by source in a fixed order."""
-        counts = {"refused": self.refused, "missing": self.missing}
+        """Plain values; counts by rule, source and ending in a fixed order."""
+        counts = {
+            "refused": self.refused,
+            "missing": self.missing,
+            "passed_over": self.passed_over,
+        }
         return asdict(self) | {name: dict(sorted(count.items())) for name, count in counts.items()}
 
     def add(self, outcome: Outcome) -> None:

@@ -1,203 +1,214 @@
-"""Every way in which replays come gives the same bytes; what cannot be read is named."""
+"""Every way in which replays come gives the same bytes; what is passed over is counted."""
 
 import gzip
-import io
 import os
-import tarfile
-import zipfile
-from collections.abc import Callable
+import tempfile
+import threading
+import time
 from pathlib import Path
 
-import py7zr
 import pytest
-import zstandard
 
-from ingest.sources import Item, item, items
+from ingest.sources import Item, archives, item, items, read_file, reading
 from schemas.errors import UsageError
+from tests.ingest.archives import MAKERS, archive_bytes, make_seven_zip, make_zip
 
 REPLAYS = {f"set {n}/Game #{n}.slp": os.urandom(10_000 + n) for n in range(5)}
-OTHERS = {"readme.txt": b"x", "set 1/picture.png": b"y"}
-NESTED = {"set 1/more.7z": b"no 7z, but named so", "all.TAR.gz": b"", "old.rar": b"Rar!"}
-Files = dict[str, bytes]
-PLAIN: Files = REPLAYS | OTHERS
+OTHERS = {"readme.txt": b"x", "set 1/picture.PNG": b"y", "Makefile": b"z", "b.txt": b""}
+PLAIN = REPLAYS | OTHERS
 
 
-def make_zip(path: Path, members: Files = PLAIN) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
+def replays_of(found: list[Item]) -> dict[str | None, bytes | None]:
+    return {item.member: item.data for item in found if item.rule is None}
 
 
-def make_seven_zip(path: Path, members: Files = PLAIN) -> None:
-    with py7zr.SevenZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writef(io.BytesIO(data), name)
-
-
-def tar_bytes(members: Files) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
-
-
-def make_tar(path: Path, members: Files = PLAIN) -> None:
-    path.write_bytes(tar_bytes(members))
-
-
-def make_tar_gz(path: Path, members: Files = PLAIN) -> None:
-    path.write_bytes(gzip.compress(tar_bytes(members)))
-
-
-def make_tar_zst(path: Path, members: Files = PLAIN) -> None:
-    path.write_bytes(zstandard.compress(tar_bytes(members)))
-
-
-def make_tar_xz(path: Path, members: Files = PLAIN) -> None:
-    with (
-        tarfile.open(path, "w:xz") as archive,
-        tarfile.open(fileobj=io.BytesIO(tar_bytes(members))) as t,
-    ):
-        for info in t:
-            archive.addfile(info, t.extractfile(info))
-
-
-MAKERS: dict[str, Callable[..., None]] = {
-    "a.zip": make_zip,
-    "a.7z": make_seven_zip,
-    "a.tar": make_tar,
-    "a.tar.gz": make_tar_gz,
-    "a.tar.xz": make_tar_xz,
-    "a.TAR.ZST": make_tar_zst,
-}
+def rules_of(found: list[Item]) -> dict[str | None, str]:
+    return {item.member: item.rule for item in found if item.rule}
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_archives_give_their_replays(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
-    MAKERS[name](path)
-    found = list(items([path]))
+    MAKERS[name](path, PLAIN)
+    source = items([path])
+    found = list(source)
     assert {item.member: item.data for item in found} == REPLAYS
     assert {item.source for item in found} == {str(path)}
     assert not any(item.rule for item in found)
+    assert source.passed_over == {".txt": 2, ".png": 1, "without an ending": 1}
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_archives_in_archives_are_named(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    MAKERS[name](path, PLAIN | NESTED)
+@pytest.mark.parametrize("readers", [1, 5])
+def test_several_archives_blocks_and_shares_at_once(
+    readers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "_SPLIT_BYTES", 10_000)
+    monkeypatch.setattr(archives, "_BLOCKS_BYTES", 10_000)
+    half = {name: data for n, (name, data) in enumerate(PLAIN.items()) if n % 2}
+    make_seven_zip(tmp_path / "many.7z", half)
+    make_seven_zip(
+        tmp_path / "many.7z", {n: d for n, d in PLAIN.items() if n not in half}, mode="a"
+    )
+    for name, make in MAKERS.items():
+        make(tmp_path / name, PLAIN)
+    source = items([tmp_path], readers=readers)
+    found = list(source)
+    assert len(found) == len(REPLAYS) * (len(MAKERS) + 1)
+    for path in tmp_path.iterdir():
+        assert {i.member: i.data for i in found if i.path == path} == REPLAYS
+    assert source.passed_over[".txt"] == 2 * (len(MAKERS) + 1)
+
+
+@pytest.mark.parametrize("outer", MAKERS)
+def test_an_archive_inside_an_archive_is_read(outer: str, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    deep = archive_bytes("a.zip", REPLAYS, scratch)
+    inner = {f"in/{name}": archive_bytes(name, PLAIN | {"deep.7z": deep}, scratch)
+             for name in MAKERS}  # fmt: skip
+    others = {"no.7z": b"no 7z, but named so", "no.TAR.gz": b"", "old.rar": b"Rar!"}
+    path = tmp_path / outer
+    MAKERS[outer](path, {"first.slp": b"1"} | inner | others | {"last.slp": b"2"})
     found = list(items([path]))
-    assert {item.member: item.data for item in found if item.rule is None} == REPLAYS
-    left = {item.member: item.rule for item in found if item.rule}
-    assert left == dict.fromkeys(NESTED, "nested_archive")
-    assert len(found) == len(REPLAYS) + len(NESTED)
+    expected: dict[str | None, bytes | None] = {"first.slp": b"1", "last.slp": b"2"}
+    expected |= {f"{name}/{member}": REPLAYS[member] for name in inner for member in REPLAYS}
+    assert replays_of(found) == expected
+    rules: dict[str | None, str] = dict.fromkeys(others, "bad_archive")
+    rules |= {f"{name}/deep.7z": "nested_archive" for name in inner}
+    assert rules_of(found) == rules
+    assert len(found) == len(expected) + len(rules)
 
 
-def test_an_archive_that_no_reader_knows_is_named(tmp_path: Path) -> None:
-    (tmp_path / "season.rar").write_bytes(b"Rar!")
-    (found,) = items([tmp_path])
-    assert (found.rule, found.member) == ("bad_archive", None)
-    assert found.detail == "this kind of archive is not read; unpack it"
+def test_inner_archives_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = archive_bytes("a.7z", REPLAYS, tmp_path)
+    make_zip(tmp_path / "a.zip", {"a.7z": inner})
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    source = items([tmp_path / "a.zip"])
+    assert next(source).data is not None
+    assert list(scratch.iterdir()) == []  # it has no name even now, so not after a SIGKILL either
+    source.close()
+    monkeypatch.setattr(archives, "NESTED_BYTES_MAX", len(inner) - 1)
+    (left,) = items([tmp_path / "a.zip"])
+    assert (left.rule, left.member) == ("nested_archive", "a.7z")
+    assert left.detail == f"{len(inner)} bytes: unpack the outer one"
 
 
 def test_folders_in_archives_are_no_replays_and_no_archives(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.mkdir("x.slp")
-        archive.mkdir("y.zip")
+    make_zip(tmp_path / "a.zip", {"x.slp/": b"", "y.zip/": b""})
     assert list(items([tmp_path])) == []
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_cut_archive_costs_its_rest(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    MAKERS[name](path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    found = list(items([path]))
-    assert found[-1].rule in {"bad_archive", "bad_member"}
-    assert found[-1].detail
-    good = [item for item in found if item.rule is None]
-    assert all(REPLAYS[str(item.member)] == item.data for item in good)
-
-
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_reader_that_stops_early_leaves_nothing_running(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    MAKERS[name](path)
-    some = items([path])
+def test_a_reader_that_stops_early_leaves_nothing_running(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "ROOM_BYTES", 25_000)  # they wait for room
+    MAKERS[name](tmp_path / name, REPLAYS)
+    before = set(threading.enumerate())
+    some = items([tmp_path] * 4)
     next(some)
     del some
+    deadline = time.monotonic() + 20
+    while set(threading.enumerate()) - before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert set(threading.enumerate()) <= before
 
 
-def test_a_flipped_bit_in_a_seven_zip_is_found(tmp_path: Path) -> None:
-    path = tmp_path / "a.7z"
-    make_seven_zip(path)
-    data = bytearray(path.read_bytes())
-    data[20_000] ^= 1
-    path.write_bytes(data)
-    found = list(items([path]))
-    assert found[-1].rule == "bad_archive"
-    assert all(REPLAYS[str(item.member)] == item.data for item in found[:-1])
+def test_closing_lets_those_go_who_wait(tmp_path: Path) -> None:
+    make_zip(tmp_path / "a.zip", {"a.slp": b"x"})
+    source = items([tmp_path])
+    got: list[int] = []
+    takers = [threading.Thread(target=lambda: got.append(len(list(source)))) for _ in range(3)]
+    for taker in takers:
+        taker.start()
+    source.close()
+    for taker in takers:
+        taker.join(10)
+        assert not taker.is_alive()
+    assert next(source, None) is None
+    assert sum(got) <= 1
 
 
 def test_folders_all_the_way_down_in_a_fixed_order(tmp_path: Path) -> None:
     for name in ("b/z.slp", "b/a/x.SLP", "a.slp", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    make_zip(tmp_path / "c.zip")
+    make_zip(tmp_path / "c.zip", PLAIN)
     found = list(items([tmp_path]))
     plain = [item.path.relative_to(tmp_path).as_posix() for item in found if item.data is None]
     assert plain == ["a.slp", "b/z.slp", "b/a/x.SLP"]
-    assert [item.member for item in found if item.data is not None] == list(REPLAYS)
+    assert {item.member for item in found if item.data is not None} == set(REPLAYS)
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    (inside / "deep").mkdir(parents=True)
+    outside.mkdir()
+    (inside / "deep" / "a.slp").write_bytes(b"x")
+    (outside / "b.slp").write_bytes(b"x")
+    (inside / "c.slp").symlink_to(outside / "b.slp")
+    (inside / "one").symlink_to(outside)
+    (inside / "two").symlink_to(outside)
+    (outside / "up").symlink_to(inside)
+    (inside / "self").symlink_to("self")
+    source = items([inside])
+    found = {str(item.path.relative_to(inside)): item for item in source}
+    assert {name for name, item in found.items() if item.rule is None} == {
+        "c.slp", "deep/a.slp", "one/b.slp"
+    }  # fmt: skip
+    left = {name: (item.rule, item.detail) for name, item in found.items() if item.rule}
+    assert left == {
+        "one/up": ("bad_folder", "a link back to a folder above it"),
+        "two": ("bad_folder", "a link to a folder that another link has led to"),
+    }
+    assert source.passed_over == {"without an ending": 1}  # `self` leads nowhere
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every folder")
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    (tmp_path / "a.slp").write_bytes(b"x")
+    found = {item.path.name: item.rule for item in items([tmp_path])}
+    (tmp_path / "closed").chmod(0o700)
+    assert found == {"a.slp": None, "closed": "bad_folder"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("a.slp", "b.slpz", "c.zip", "d.7z"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(OSError, match="not a file"):
+        read_file(tmp_path / "a.slp")
+    rules = {item.path.name: item.rule for item in items([tmp_path])}
+    assert rules == {"a.slp": None, "b.slpz": "bad_file", "c.zip": "bad_archive",
+                     "d.7z": "bad_archive"}  # fmt: skip
 
 
 def test_gzipped_replays(tmp_path: Path) -> None:
-    (tmp_path / "a.slp.gz").write_bytes(gzip.compress(b"game"))
+    two = gzip.compress(b"game ") + gzip.compress(b"on")  # the last one's size is all it says
+    (tmp_path / "a.slp.gz").write_bytes(two)
     (tmp_path / "b.slp.gz").write_bytes(b"no gzip")
-    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
-        archive.writestr("d.slp.gz", gzip.compress(b"other"))
-    first, second, third = items([tmp_path])
-    assert (first.data, second.rule, third.data) == (b"game", "bad_file", b"other")
+    make_zip(tmp_path / "c.zip", {"d.slp.gz": gzip.compress(b"other"), "e.slp.gz": two[:-9]})
+    found = {(i.path.name, i.member): (i.data, i.rule) for i in items([tmp_path])}
+    assert found == {
+        ("a.slp.gz", None): (b"game on", None),
+        ("b.slp.gz", None): (None, "bad_file"),
+        ("c.zip", "d.slp.gz"): (b"other", None),
+        ("c.zip", "e.slp.gz"): (None, "bad_member"),
+    }
 
 
 def test_too_large_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item, "REPLAY_BYTES_MAX", 10_002)
     for name, make in MAKERS.items():
-        make(tmp_path / name)
+        make(tmp_path / name, REPLAYS)
         found = list(items([tmp_path / name]))
         assert [item.rule for item in found] == [None, None, None, "too_large", "too_large"], name
-
-
-def test_hostile_names_are_only_text(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("../../outside.slp", b"x")
-        archive.writestr("/etc/passwd.slp", b"y")
-    info = tarfile.TarInfo("link.slp")
-    info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    with tarfile.open(tmp_path / "b.tar", "w") as tar:
-        tar.addfile(info)
-        tar.addfile(tarfile.TarInfo(os.fsdecode(b"bad\xff.slp")))
-    found = list(items([tmp_path]))
-    assert [(i.member, i.rule) for i in found] == [
-        ("../../outside.slp", None),
-        ("/etc/passwd.slp", None),
-        ("link.slp", "bad_member"),
-        ("bad�.slp", None),
-    ]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "b.tar"]
-
-
-def test_an_encrypted_member_is_named(tmp_path: Path) -> None:
-    make_zip(tmp_path / "a.zip")
-    data = bytearray((tmp_path / "a.zip").read_bytes())
-    at = data.index(b"PK\x01\x02")
-    data[at + 8] |= 1  # the flag in the central directory, which zipfile trusts
-    (tmp_path / "a.zip").write_bytes(data)
-    found = list(items([tmp_path]))
-    assert found[0].rule == "bad_member"
-    assert [item.rule for item in found[1:]] == [None] * 4
+    (tmp_path / "a.slp.gz").write_bytes(gzip.compress(bytes(10_003)))
+    (found_gz,) = items([tmp_path / "a.slp.gz"])
+    assert found_gz.rule == "too_large"
 
 
 def test_any_named_file_is_an_item(tmp_path: Path) -> None:
