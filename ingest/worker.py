@@ -98,18 +98,30 @@ def _handle(
     return process(layout, data, sha256, options)
 
 
+@dataclass(frozen=True)
+class Made:
+    """A game file's bytes, the rows that it brings, whether its replay was damaged."""
+
+    parquet: bytes
+    rows: Rows
+    is_repaired: bool
+
+
+def make(data: bytes, game_id: str, options: Options) -> Made:
+    """One replay's bytes to a game file's. Raises Refusal, and whatever hostile bytes may raise."""
+    game = parse(data, repair=options.repair)
+    footer = game.footer | {"rev": options.revision}
+    footer = anonymous(footer, options.key) if options.key else footer
+    encoded = encode_game(game.table, footer)
+    file = GameFile(game_id, len(encoded), hashlib.sha256(encoded).digest(), zlib.crc32(encoded))
+    return Made(encoded, game_rows(game.table, footer, file), bool(game.footer["repairs"]))
+
+
 def process(layout: Layout, data: bytes, sha256: bytes, options: Options) -> Outcome | StoreError:
     """One replay's bytes to a game file and its rows. Any error of reading becomes a refusal."""
     game_id = sha256.hex()[:32]
     try:
-        game = parse(data, repair=options.repair)
-        footer = game.footer | {"rev": options.revision}
-        footer = anonymous(footer, options.key) if options.key else footer
-        encoded = encode_game(game.table, footer)
-        file = GameFile(
-            game_id, len(encoded), hashlib.sha256(encoded).digest(), zlib.crc32(encoded)
-        )
-        rows = game_rows(game.table, footer, file)
+        made = make(data, game_id, options)
     except Refusal as refusal:
         return Outcome("refused", sha256, len(data), refusal.rule, refusal.detail)
     except Exception as error:  # noqa: BLE001 - hostile bytes; one replay costs one replay
@@ -117,11 +129,11 @@ def process(layout: Layout, data: bytes, sha256: bytes, options: Options) -> Out
         return Outcome("refused", sha256, len(data), "crashed", detail)
     path = layout.game_path(game_id, options.revision)
     try:
-        write_atomic(path, encoded)
+        write_atomic(path, made.parquet)
     except OSError as error:
         return StoreError(f"cannot write {path}: {error.strerror}")
-    name = "repaired" if game.footer["repairs"] else "stored"
-    return Outcome(name, sha256, len(data), rows=rows)
+    name = "repaired" if made.is_repaired else "stored"
+    return Outcome(name, sha256, len(data), rows=made.rows)
 
 
 _PR_SET_PDEATHSIG = 1

@@ -53,24 +53,29 @@ T = TypeVar("T")
 class Catalog:
     """An open catalog; use as a context manager. A method may be called from any thread."""
 
-    def __init__(self, layout: Layout, read_only: bool = False) -> None:
+    def __init__(
+        self, layout: Layout, read_only: bool = False, *, any_columns: bool = False
+    ) -> None:
         """Open the catalog of a store, an empty one where there is none yet.
 
-        Raises StoreError where the catalog is damaged or on a network file system.
+        any_columns: also one that lacks tables or columns (to save what is in it). Raises
+        StoreError where the catalog is damaged, gone, older or on a network file system.
         """
         self.layout = layout
         self._met = {"games": Met("games", "game_id"), "replays": Met("replays", "sha256")}
         _refuse_network(layout.root)
         is_new = not layout.catalog.exists()
-        if is_new and read_only and any(layout.games.glob("*/*.parquet")):
+        if is_new and any(layout.games.glob("*/*.parquet")):
             message = f"{layout.catalog} is gone, though there are game files beside it"
-            raise StoreError(message, "bring it back, or ingest the replays again")
+            hint = f"meleewm rebuild --store {layout.root} makes it anew from them"
+            raise StoreError(message, hint)
         self._connection = _create(layout) if is_new else _attach(layout, read_only)
-        if _missing_tables(self._connection):  # its maker was killed
+        if not any_columns and _missing_tables(self._connection):  # its maker was killed
             self._connection.close()
             self._connection = _create(layout)
             is_new = True
-        if missing := _missing_columns(self._connection):
+        missing = [] if any_columns else _missing_columns(self._connection)
+        if missing:
             self._connection.close()
             message = f"the catalog of {layout.root} is an older one, without {missing[0]}"
             hint = f"meleewm rebuild --store {layout.root} makes it anew from the game files"
@@ -139,7 +144,8 @@ class Catalog:
             "select 1 from ducklake_snapshots('lake') where snapshot_id = ?", [snapshot]
         )
         if not found:
-            raise NotFoundError(f"there is no snapshot {snapshot}", f"the newest is {newest}")
+            message = f"snapshot {snapshot} is gone: the store was vacuumed since"
+            raise NotFoundError(message, f"the newest is {newest}; meleewm snapshots lists all")
         return snapshot
 
     def at(self, table: str, snapshot: int) -> str:
@@ -158,7 +164,8 @@ class Catalog:
             f" from ducklake_list_files('lake', '{table}', snapshot_version => {int(snapshot)})"
             " order by data_file"
         )
-        assert listed.column("delete_file").null_count == len(listed), "tables are append-only"
+        if listed.column("delete_file").null_count < len(listed):
+            raise StoreError("rows of removed games are being taken out", "ask again in a moment")
         return [str(path) for path in listed.column("data_file").to_pylist()]
 
     def known_replays(self, *, repair: bool = True, revision: int = REVISION) -> pa.ChunkedArray:
@@ -172,6 +179,7 @@ class Catalog:
         open_rules = (*TRANSIENT_RULES, *((NEEDS_REPAIR,) if repair else ()))
         known = self.query(
             f"select unhex({HEX_ID}) from (select game_id from lake.games union"
+            " select game_id from lake.removals union"  # what was taken out stays out
             " select replay_id from lake.replays where outcome in ('stored', 'repaired')"
             " or outcome = 'refused' and rev = ? and rule not in (select unnest(?))) as t(game_id)"
             " where game_id is not null",
@@ -188,7 +196,7 @@ class Catalog:
         SQLite says that it is locked. Raises StoreError when neither ends.
         """
         batch = {name: table_of(name, some) for name, some in rows.items() if some}
-        with _locked(self.layout):
+        with locked(self.layout):
             snapshot, added = self._retried(lambda cursor: insert(cursor, batch, self._met))
             if added:
                 with self._connection.cursor() as cursor:
@@ -203,13 +211,64 @@ class Catalog:
         """
         snapshot = self.snapshot()
         merged = [name for name in TABLES if len(self.files(name, snapshot)) > files_max]
-        with _locked(self.layout):
+        with locked(self.layout):
             self._connection.execute("reset threads")
             for name in merged:
                 self._retried(_merge(name))
             self._retried(_clean_up)
             self._connection.execute("set threads = 1")
         return merged
+
+    def remove_rows(self, game_ids: Sequence[str]) -> int:
+        """Take the rows of these games out of all tables but ledger and removals; how many games.
+
+        Snapshots from before still have them, until `expire`.
+        """
+        wanted = pa.table({"id": pa.array(game_ids, pa.string())})
+        names = ("games", "players", "perspectives", "item_counts")
+
+        def work(cursor: duckdb.DuckDBPyConnection) -> int:
+            cursor.register("wanted", wanted)
+            rows = [
+                cursor.execute(
+                    f"delete from lake.{name}"
+                    " where game_id in (select cast(id as uuid) from wanted)"
+                ).fetchall()[0][0]
+                for name in names
+            ]
+            taken = {name: -n for name, n in zip(names, rows, strict=True) if n}
+            note = "call lake.set_commit_message('', '', extra_info => ?)"
+            cursor.execute(note, [json.dumps(taken)])
+            return int(rows[0])
+
+        def rewrite(name: str) -> Callable[[duckdb.DuckDBPyConnection], object]:
+            call = f"call ducklake_rewrite_data_files('lake', '{name}', delete_threshold => 0)"
+            return lambda cursor: cursor.execute(call)
+
+        with locked(self.layout):
+            found = self.query(
+                f"select 1 from lake.games where {HEX_ID} in (select id from wanted) limit 1",
+                wanted=wanted,
+            )
+            if not len(found):
+                return 0
+            _, removed = self._retried(work)
+            for name in names:
+                self._retried(rewrite(name))
+        return removed
+
+    def expire(self) -> int:
+        """Forget every snapshot but the newest, and delete the files that only those needed."""
+        with locked(self.layout):
+            newest = self.snapshot()
+            old = [n["snapshot"] for n in self.snapshots() if n["snapshot"] < newest]
+            versions = ", ".join(map(str, old))
+            if old:
+                call = f"call ducklake_expire_snapshots('lake', versions => [{versions}])"
+                self._retried(lambda cursor: cursor.execute(call))
+            clean = "call ducklake_cleanup_old_files('lake', cleanup_all => true)"
+            self._retried(lambda cursor: cursor.execute(clean))
+        return len(old)
 
     def _retried(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[int, T]:
         """Run `work` in a transaction until it commits; the newest snapshot, and what it said."""
@@ -314,7 +373,7 @@ def _create(layout: Layout) -> duckdb.DuckDBPyConnection:
     Returns the connection that made them: opening another takes half a second, in which DuckDB
     checks the signatures of its extensions.
     """
-    with _locked(layout):
+    with locked(layout):
         connection = _attach(layout, read_only=False)
         try:
             connection.execute("begin")
@@ -332,7 +391,7 @@ def _create(layout: Layout) -> duckdb.DuckDBPyConnection:
 
 
 @contextmanager
-def _locked(layout: Layout) -> Iterator[None]:
+def locked(layout: Layout) -> Iterator[None]:
     """Queue behind other writers: colliding SQLite transactions fail instead of waiting."""
     with layout.catalog.with_suffix(".lock").open("wb") as file:
         deadline = time.monotonic() + LOCK_WAIT_S

@@ -44,6 +44,31 @@ def verify(
                 layout, quick=quick, workers=workers, games_min=games_min, values_min=values_min,
                 catalog=opened, progress=progress,
             )  # fmt: skip
+    findings, seen = _files_and_disk(layout, catalog, quick, workers, progress)
+    wrong = list(contradictions(catalog))
+    findings += wrong
+    if not quick:
+        findings += seen.findings(games_min, values_min)
+        if not wrong:  # else a table may not be readable
+            findings += silent_columns(catalog, games_min)
+    return findings
+
+
+def verify_files(
+    layout: Layout,
+    catalog: Catalog,
+    *,
+    quick: bool = False,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> list[Finding]:
+    """The part of `verify` that is about files alone."""
+    return _files_and_disk(layout, catalog, quick, workers, progress)[0]
+
+
+def _files_and_disk(
+    layout: Layout, catalog: Catalog, quick: bool, workers: int, progress: Progress | None
+) -> tuple[list[Finding], Columns]:
     files = newest_files(catalog)
     removed = set(
         catalog.query(f"select distinct {HEX_ID} as id from lake.removals")[0].to_pylist()
@@ -66,13 +91,7 @@ def verify(
             progress(done, len(files))
     findings += _anchor(layout)
     findings += _disk(layout, files, removed)
-    wrong = list(contradictions(catalog))
-    findings += wrong
-    if not quick:
-        findings += seen.findings(games_min, values_min)
-        if not wrong:  # else a table may not be readable
-            findings += silent_columns(catalog, games_min)
-    return findings
+    return findings, seen
 
 
 def newest_files(catalog: Catalog) -> pa.Table:
