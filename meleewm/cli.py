@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from meleewm import console, data, evaluate, maintain, query, serve, train
-from meleewm.options import Parser, common
+from meleewm.options import Parser, VerbsHelp, common
 
 GROUPS = (data, maintain, query, serve, train, evaluate)
 
@@ -19,6 +19,7 @@ def build() -> Parser:
         description="Melee replays in, datasets by query, world models out.",
         epilog="example: meleewm ingest ~/Slippi && meleewm-train --query \"char='fox'\"",
         allow_abbrev=False,
+        formatter_class=VerbsHelp,
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
     shared = common()

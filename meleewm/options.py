@@ -40,6 +40,19 @@ class Parser(argparse.ArgumentParser):
         return f"; nearest: {near[0]}" if near else ""
 
 
+class VerbsHelp(argparse.HelpFormatter):
+    """The list of verbs with each one's help beside it.
+
+    argparse forgets that verbs are indented, and puts the help of long ones on a line of its own.
+    """
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Measure an argument's column."""
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += self._indent_increment
+
+
 def common() -> argparse.ArgumentParser:
     """Options that every verb takes."""
     parser = argparse.ArgumentParser(add_help=False)
