@@ -4,11 +4,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meleewm import console
 from meleewm.options import Verbs, add_verb, anonymize_option, key_of, positive, store_option
 from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    from ingest.worker import Options
 
 MISSING_NAMED_MAX = 20
 """Sources of games not found again that are named one by one."""
@@ -28,6 +31,15 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
         "--reparse", action="store_true",
         help="read games of the store anew, from where they lay (or from PATH), where their game"
         " file is of an older revision or gone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--watch", action="store_true",
+        help="keep running, and take the replays of folders as games end; Ctrl-C ends it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rescue-after", metavar="MIN", type=positive, default=15,
+        help="with --watch: rescue a game that nobody has written on for so many minutes"
+        " (default: 15)",
     )  # fmt: skip
     parser.add_argument("--query", metavar="Q", help="with --reparse: which games (default: all)")
     parser.add_argument(
@@ -114,6 +126,8 @@ def run_ingest(args: argparse.Namespace) -> int:
     _check_ingest(args)
     options = Options(repair=not args.no_repair, key=key_of(args))
     store, paths = Path(args.store), [Path(path) for path in args.paths]
+    if args.watch:
+        return _watch(args, paths, store, options)
     found = [path.suffix for path in files(paths)]
     # How many replays an archive holds is known only when it has been read.
     total = len(found) if found and set(found) <= {".slp"} else None
@@ -138,9 +152,33 @@ def run_ingest(args: argparse.Namespace) -> int:
     return 0
 
 
+def _watch(args: argparse.Namespace, paths: list[Path], store: Path, options: "Options") -> int:
+    """Take in games as they end. Ends by an interruption only, after saying what it did."""
+    from ingest.workers import Progress, watch
+
+    note = "nothing yet"
+    with console.Bar("watch", quiet=args.quiet) as bar:
+
+        def show(p: Progress) -> None:
+            nonlocal note
+            before, note = note, f"{p.games} games, {p.known} known, {p.refused} refused"
+            if note != before or sys.stderr.isatty():
+                bar.update(p.files, None, note)
+
+        bar.say(f"watching {', '.join(map(str, paths))}; Ctrl-C ends it")
+        try:
+            watch(paths, store, rescue_after_s=60 * args.rescue_after, workers=args.workers,
+                  options=options, progress=show)  # fmt: skip
+        finally:
+            bar.say(note)
+    return 0
+
+
 def _check_ingest(args: argparse.Namespace) -> None:
     if args.query is not None and not args.reparse:
         raise UsageError("--query chooses among games of the store", "add --reparse")
+    if args.watch and args.reparse:
+        raise UsageError("--watch waits for new games, --reparse reads known ones", "leave out one")
     if not args.reparse and not args.paths:
         raise UsageError("no PATH to read replays from", "name a file, folder or archive")
 

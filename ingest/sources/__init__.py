@@ -2,6 +2,6 @@
 
 from ingest.sources.folders import files
 from ingest.sources.item import REPLAY_BYTES_MAX, Item, read_file
-from ingest.sources.reading import Items, items
+from ingest.sources.reading import Items, items, watch
 
-__all__ = ["REPLAY_BYTES_MAX", "Item", "Items", "files", "items", "read_file"]
+__all__ = ["REPLAY_BYTES_MAX", "Item", "Items", "files", "items", "read_file", "watch"]

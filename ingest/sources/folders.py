@@ -15,7 +15,7 @@ def walk(paths: Sequence[Path], passed: Callable[[str], None]) -> Iterator[Path 
     """The replay files and archives behind these paths, in a fixed order.
 
     A path that is no folder comes as it is. Of a folder, all the way down, those with a known
-    ending; `passed` is told the others' names. A link to a folder is followed once; one that leads
+    ending; `passed` is told the others. A link to a folder is followed once; one that leads
     back, or to what another link has led to already, is an item that says so, as is a folder that
     cannot be read.
     """
@@ -50,7 +50,7 @@ def _walk(root: Path, passed: Callable[[str], None]) -> Iterator[Path | Item]:
                 if is_known(entry.name):
                     yield path
                 else:
-                    passed(entry.name)
+                    passed(entry.path)
             elif not entry.is_symlink():
                 below.append((path, above))
             elif (node := _node(path)) in above or node in by_link:

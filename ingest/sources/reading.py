@@ -7,7 +7,7 @@ unpacked on several cores. What waits to be taken is bounded in bytes (place.ROO
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +23,7 @@ from ingest.sources.place import (
     Room,
     Stopped,
 )
+from ingest.sources.watching import ready
 from schemas.errors import UsageError
 
 READERS_MAX = 16
@@ -39,13 +40,28 @@ def items(paths: Sequence[Path], readers: int | None = None) -> "Items":
     for path in paths:
         if not path.exists():
             raise UsageError(f"there is no {path}")
-    return Items(paths, readers or min(_cores(), READERS_MAX))
+    return Items(lambda shared: walk(paths, shared.passed.add), readers or _readers())
 
 
-def _cores() -> int:
+def watch(folders: Sequence[Path], *, rescue_after_s: float, readers: int | None = None) -> "Items":
+    """Every replay of these folders as it is finished, without end: see `watching.ready`.
+
+    Raises UsageError for a path that is no folder.
+    """
+    for path in folders:
+        if not path.is_dir():
+            raise UsageError(f"{path} is no folder: there is nothing to watch")
+
+    def found(shared: _Shared) -> Iterator[Path | Item]:
+        return ready(folders, shared.passed.add, shared.wait, rescue_after_s)
+
+    return Items(found, readers or _readers())
+
+
+def _readers() -> int:
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return min(len(os.sched_getaffinity(0)), READERS_MAX)
+    return min(os.cpu_count() or 1, READERS_MAX)
 
 
 class Items(Iterator[Item]):
@@ -54,9 +70,9 @@ class Items(Iterator[Item]):
     In order where only plain files are read; else in any order.
     """
 
-    def __init__(self, paths: Sequence[Path], readers: int) -> None:
+    def __init__(self, find: "Callable[[_Shared], Iterator[Path | Item]]", readers: int) -> None:
         self._shared = _Shared()
-        self._threads = [threading.Thread(target=_find, args=(self._shared, paths, readers))]
+        self._threads = [threading.Thread(target=_find, args=(self._shared, find, readers))]
         self._threads += [
             threading.Thread(target=_read, args=(self._shared,)) for _ in range(readers)
         ]
@@ -167,6 +183,12 @@ class _Shared:
             self._error = self._error or error
             self._changed.notify_all()
 
+    def wait(self, seconds: float) -> None:
+        """Do nothing for so long. Raises Stopped."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self._stopped, seconds):
+                raise Stopped
+
     def stop(self) -> None:
         """Let all end."""
         with self._changed:
@@ -176,10 +198,10 @@ class _Shared:
         self.dictionaries.stop()
 
 
-def _find(shared: _Shared, paths: Sequence[Path], readers: int) -> None:
-    """Body of the thread that walks folders."""
+def _find(shared: _Shared, find: Callable[[_Shared], Iterator[Path | Item]], readers: int) -> None:
+    """Body of the thread that looks for files."""
     try:
-        for found in walk(paths, shared.passed.add):
+        for found in find(shared):
             pieces = None if isinstance(found, Item) else parts(found, readers)
             if isinstance(found, Item):
                 shared.put(found, 0)

@@ -6,7 +6,7 @@ Results do not depend on the number of workers or on the order of files.
 """
 
 from ingest.workers.reparse import reparse
-from ingest.workers.run import ingest
+from ingest.workers.run import ingest, watch
 from ingest.workers.summary import Progress, Summary
 
-__all__ = ["Progress", "Summary", "ingest", "reparse"]
+__all__ = ["Progress", "Summary", "ingest", "reparse", "watch"]

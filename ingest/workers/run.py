@@ -38,14 +38,48 @@ def ingest(
     is not there or a key that is not the store's, StoreError where the store cannot be written.
     """
     found = sources.items(paths)
+    return _ingest(found, store, workers, options or Options(), progress)
+
+
+def watch(
+    folders: Sequence[Path],
+    store: Path,
+    *,
+    rescue_after_s: float,
+    workers: int,
+    options: Options | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Bring the replays of these folders into a store as they are finished, until Ctrl-C.
+
+    One that has been left alone for `rescue_after_s` is taken as it is. Raises as `ingest` does.
+    """
+    found = sources.watch(folders, rescue_after_s=rescue_after_s)
+    return _ingest(found, store, workers, options or Options(), progress, compact=True)
+
+
+def _ingest(
+    found: sources.Items,
+    store: Path,
+    workers: int,
+    options: Options,
+    progress: Callable[[Progress], None] | None,
+    *,
+    compact: bool = False,
+) -> Summary:
+    """compact: also after an interruption, where that is the usual end."""
     layout = open_layout(store, create=True)
-    options = options or Options()
     anonymize.check(layout, options.key)
     sweep_parts(layout)
     with Catalog(layout) as catalog:
         ids = catalog.known_replays(repair=options.repair, revision=options.revision)
         run = Run(layout, catalog, options, Known(ids), progress)
-        run.work_off(found, workers)
+        try:
+            run.work_off(found, workers)
+        except KeyboardInterrupt:
+            if compact:
+                catalog.compact()
+            raise
         catalog.compact()
         run.summary.snapshot = catalog.snapshot()
     return run.summary
