@@ -161,6 +161,9 @@ def run(seed: int, numbers: range, replays: list[bytes], *, workers: int = 2) ->
             part = range(start, min(numbers.stop, start + BATCH))
             cases = [make_case(seed, number, replays) for number in part]
             _run_batch(cases, folder, workers, report)
+            print(
+                f"{part.stop - numbers.start} cases, {len(report.faults)} faults", file=sys.stderr
+            )
         _look_at_store(open_layout(folder / "store"), report)
     return report
 

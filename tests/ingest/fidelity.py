@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.replay import ParsedGame
-from ingest.slp import KINDS, MAGIC, Split, layout, split
+from ingest.slp import GAME_END, KINDS, MAGIC, Split, layout, split
 from schemas.columns import FRAME, ITEM, NEWEST_KNOWN, PLAYER, Column
 from schemas.game import SIDES
 from tests.ingest.own_events import recorded
@@ -20,6 +20,8 @@ from tests.ingest.raw_peppi import assert_equals_raw
 from tests.ingest.test_replay import leaf
 
 Records = npt.NDArray[np.void]
+_OF_METADATA = {"metadata_missing", "brace_missing", "metadata_unreadable"}
+"""Repairs that leave the frames as peppi gives them."""
 
 
 def assert_faithful(data: bytes, game: ParsedGame, scratch: Path) -> None:
@@ -27,13 +29,17 @@ def assert_faithful(data: bytes, game: ParsedGame, scratch: Path) -> None:
     frames = game.table["frame"].to_numpy()
     assert len(frames) > 0
     assert (np.diff(frames.astype(np.int64)) > 0).all(), "frame numbers do not rise"
-    if game.footer["repairs"]:
-        assert_own_rows(split(data, beyond="wrong_length" in game.footer["repairs"]), game)
+    events = split(data, beyond="wrong_length" in game.footer["repairs"])
+    if not set(game.footer["repairs"]) <= _OF_METADATA:
+        assert_own_rows(events, game)
         return
     length = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 4], "big")
-    stop = len(MAGIC) + 4 + length if length else len(data)
+    if not length:  # the recorder died after game end: there the stream ends
+        end = int(np.flatnonzero(events.codes == GAME_END)[0])
+        length = int(events.offsets[end]) + events.sizes[GAME_END] - len(MAGIC) - 4
     # metadata of kinds that peppi does not know is no damage: it reads the rest
-    scratch.write_bytes(data[:stop] + b"}" if length else data)
+    raw = data[len(MAGIC) + 4 :][:length]
+    scratch.write_bytes(MAGIC + length.to_bytes(4, "big") + raw + b"}")
     assert_equals_raw(scratch, game)
 
 
@@ -53,7 +59,7 @@ def assert_own_rows(events: Split, game: ParsedGame) -> None:
                 nobody &= np.asarray(rows.is_null())
                 _assert_character(events, table, path, follower)
     assert not nobody.any(), "a frame without characters"
-    if KINDS["item"].code in events.sizes:
+    if events.sizes.get(KINDS["item"].code):
         columns = [column for column in ITEM if column.source]
         there = _there(events, columns, lambda name: leaf(table, f"items.{name}") is not None)
         counts = table["items"].combine_chunks().value_lengths().to_numpy()
