@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
@@ -35,7 +35,8 @@ class Constant:
 class Kind:
     """One type of column: how a literal is read and printed, and whether `<` makes sense.
 
-    `group`: kinds of one group may be compared column to column.
+    `group`: kinds of one group may be compared column to column. `end`: for kinds whose literal can
+    mean a stretch ('2023-04-01' is a day), the first value after it, or None.
     """
 
     forms: tuple[str, ...]
@@ -44,6 +45,7 @@ class Kind:
     example: str
     is_ordered: bool
     group: str
+    end: Callable[[str, int], Value | None] = lambda _text, _position: None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Filter:
 
     sql: column of `perspectives`, or an expression over its columns.
     resolve: turns what players type into the stored name; None keeps the text.
+    spelling: how the catalog spells free text; for values and for patterns of `like`.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Filter:
     help: str
     resolve: Resolver | None = None
     aliases: tuple[str, ...] = field(default=())
+    spelling: Callable[[str], str] = str
 
 
 def quoted(text: str) -> str:
@@ -93,7 +97,7 @@ _DATE_PARTS = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:[ T](\d\d):(\d\d)(?::(\
 
 
 def _date(text: str, position: int) -> Value:
-    """A UTC instant: missing parts are the first ones of the year, month or day."""
+    """A UTC instant: missing parts are the first ones of the year, month, day or minute."""
     match = _DATE_PARTS.fullmatch(text)
     try:
         year, month, day, hour, minute, second = match.groups() if match else ("0",) * 6
@@ -104,6 +108,24 @@ def _date(text: str, position: int) -> Value:
     except ValueError:
         hint = "for example '2023-04-01' or '2023-04-01 18:30'"
         raise QueryError(f"'{text}' is no date", hint, position=position) from None
+
+
+def _end_of_date(text: str, position: int) -> Value | None:
+    """The instant after the year, month, day or minute that a date names; None for a second."""
+    match = _DATE_PARTS.fullmatch(text)
+    first = _date(text, position)
+    assert match
+    assert isinstance(first, datetime)
+    _, month, day, minute, second = match.group(1, 2, 3, 5, 6)
+    if second:
+        return None
+    try:
+        if day:
+            return first + (timedelta(minutes=1) if minute else timedelta(days=1))
+        following = first.year * 12 + first.month + (0 if month else 11)
+        return datetime(following // 12, following % 12 + 1, 1)
+    except (ValueError, OverflowError):
+        raise QueryError(f"'{text}' is too late a date", "up to 9998", position=position) from None
 
 
 def _id(text: str, position: int) -> Value:
@@ -122,7 +144,8 @@ KINDS: dict[KindName, Kind] = {
         ("text", "number"), _version, lambda v: quoted(version_text(int(str(v)))), "'3.14'", True,
         "version",
     ),
-    "date": Kind(("text",), _date, lambda v: quoted(str(v)), "'2023-04-01'", True, "date"),
+    "date": Kind(("text",), _date, lambda v: quoted(str(v)), "'2023-04-01'", True, "date",
+                 _end_of_date),
     "bool": Kind(("bool",), lambda t, _: t == "true", lambda v: str(v).lower(), "true", False,
                  "bool"),
     "id": Kind(("text",), _id, lambda v: quoted(str(v)), "'0123…'", False, "id"),
@@ -142,13 +165,13 @@ def choice(what: str, *known: str) -> Resolver:
     return resolve
 
 
-def _code(text: str, _position: int) -> str:
-    # Codes reach the catalog in this form: the console writes a full-width number sign.
-    return unicodedata.normalize("NFKC", text).upper()
-
-
-def _tag(text: str, _position: int) -> str:
+def _tag(text: str) -> str:
+    """The console writes full-width letters and signs; the catalog has plain ones."""
     return unicodedata.normalize("NFKC", text)
+
+
+def _code(text: str) -> str:
+    return _tag(text).upper()
 
 
 def _month(text: str, position: int) -> str:
@@ -162,9 +185,9 @@ _RANK = choice("rank", "bronze", "silver", "gold", "platinum", "diamond", "maste
 
 _SIDE = (
     Filter("char", "char", "name", "character", names.character, ("character",)),
-    Filter("code", "code", "text", "connect code: 'FOX#123'", _code),
-    Filter("tag", "tag", "text", "name tag", _tag),
-    Filter("name", "name", "text", "display name", _tag),
+    Filter("code", "code", "text", "connect code: 'FOX#123', in any case", spelling=_code),
+    Filter("tag", "tag", "text", "name tag", spelling=_tag),
+    Filter("name", "name", "text", "display name, as the replay has it"),
     Filter("rank", "rank", "text", "rank, in dumps that carry it", _RANK),
     Filter("type", "type", "name", "human, cpu or demo", _PLAYER_TYPE),
     Filter("cpu_level", "cpu_level", "integer", "level of a CPU; null for humans"),
@@ -181,7 +204,8 @@ _SIDE = (
 def _opponents(row: Filter) -> Filter:
     aliases = ("opponent", "opp") if row.name == "char" else ()
     name = f"opp_{row.name}"
-    return Filter(name, name, row.kind, f"the other side's {row.help}", row.resolve, aliases)
+    text = f"the other side's {row.help}"
+    return Filter(name, name, row.kind, text, row.resolve, aliases, row.spelling)
 
 
 _GAME = (
@@ -190,7 +214,8 @@ _GAME = (
     Filter("n_frames", "n_frames", "integer", "length in frames, countdown included", None,
            ("frames",)),
     Filter("seconds", "seconds", "number", "length in seconds"),
-    Filter("date", "started_at", "date", "start of the game, UTC", None, ("started_at",)),
+    Filter("date", "started_at", "date", "start of the game, UTC; '2023-04-01' is the whole day",
+           None, ("started_at",)),
     Filter("month", "strftime(started_at, '%Y-%m')", "text", "month of the game, UTC", _month),
     Filter("mode", "mode", "name", "ranked, unranked, direct, teams, online or local",
            choice("mode", "ranked", "unranked", "direct", "teams", "online", "local")),
@@ -232,7 +257,15 @@ def find(word: str, position: int) -> Filter:
     raise UnknownNameError(f"unknown column '{word}'", hint, position=position)
 
 
-def read(row: Filter, constant: Constant) -> Value:
+@dataclass(frozen=True)
+class Meaning:
+    """What a constant means in a column: one value, or all from `first` to before `end`."""
+
+    first: Value
+    end: Value | None = None
+
+
+def read(row: Filter, constant: Constant) -> Meaning:
     """The stored value that a constant means in this column: 'fd' -> 'final_destination'.
 
     Raises QueryError for a constant of another type, UnknownNameError for a name nobody knows.
@@ -242,8 +275,14 @@ def read(row: Filter, constant: Constant) -> Value:
         hint = f"for example {row.name} = {kind.example}"
         message = f"{row.name} cannot be compared with '{constant.text}'"
         raise QueryError(message, hint, position=constant.position)
-    text = row.resolve(constant.text, constant.position) if row.resolve else constant.text
-    return kind.read(text, constant.position)
+    at = constant.position
+    text = row.resolve(constant.text, at) if row.resolve else row.spelling(constant.text)
+    return Meaning(kind.read(text, at), kind.end(text, at))
+
+
+def pattern(row: Filter, text: str) -> str:
+    """A pattern of `like`, spelled as the column is; names are lower case."""
+    return text.lower() if row.kind == "name" else row.spelling(text)
 
 
 def show(row: Filter, value: Value) -> str:

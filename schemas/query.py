@@ -6,8 +6,10 @@
     and   = not { "and" not }           test = COLUMN [OP operand | [not] in/between/like | is null]
 
 The tree is normal as soon as it is built (names resolved, operands unique and sorted, `not` pushed
-into comparisons), so equal trees print equal text. Nulls behave as in DuckDB's WHERE. What can be
-named, and how its values are typed, stands in schemas.filters; SQL never holds the user's text.
+into comparisons), so equal trees print equal text. A date without all its parts means the whole
+year, month, day or minute: `date = '2023-04-01'` is that day, `date <= '2023'` includes 2023 and
+`date > '2023'` begins with 2024. Nulls behave as in DuckDB's WHERE. What can be named, and how its
+values are typed, stands in schemas.filters; SQL never holds the user's text.
 """
 
 import re
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 
 from schemas import filters
 from schemas.errors import QueryError
-from schemas.filters import Constant, Filter, Value
+from schemas.filters import Constant, Filter, Meaning, Value
 
 MAX_CHARS = 4096
 MAX_DEPTH = 64
@@ -138,15 +140,34 @@ def _negated(term: Query) -> Query:
     return Not(term)
 
 
-def _compared(row: Filter, op: str, value: Value) -> Query:
+def _compared(row: Filter, op: str, meant: Meaning) -> Query:
+    value, end = meant.first, meant.end
     if isinstance(value, bool):  # one form for `won`, `won = true` and `won <> false`
         return Compare(row.name, "=", value == (op == "="))
-    return Compare(row.name, op, value)
+    if end is None:
+        return Compare(row.name, op, value)
+    # a stretch, as a day: inside it, outside, or on one side of it
+    from_first, before_end = Compare(row.name, ">=", value), Compare(row.name, "<", end)
+    if op == "=":
+        return _combined(And, (from_first, before_end))
+    if op == "<>":
+        return _combined(Or, (_negated(from_first), _negated(before_end)))
+    return {
+        "<": _negated(from_first), "<=": before_end, ">": _negated(before_end), ">=": from_first,
+    }[op]  # fmt: skip
 
 
-def _one_of(row: Filter, values: Iterable[Value]) -> Query:
-    unique = sorted(set(values), key=lambda value: filters.show(row, value))
-    return In(row.name, tuple(unique)) if len(unique) > 1 else _compared(row, "=", unique[0])
+def _one_of(row: Filter, meanings: Iterable[Meaning]) -> Query:
+    unique = sorted(set(meanings), key=lambda meant: filters.show(row, meant.first))
+    values = tuple(meant.first for meant in unique if meant.end is None)
+    stretches = [_compared(row, "=", meant) for meant in unique if len(values) < 2 or meant.end]
+    return _combined(Or, [In(row.name, values), *stretches] if len(values) > 1 else stretches)
+
+
+def _between(row: Filter, low: Meaning, high: Meaning) -> Query:
+    if high.end is None:
+        return Between(row.name, low.first, high.first)
+    return _combined(And, (_compared(row, ">=", low), _compared(row, "<=", high)))
 
 
 def _compared_columns(left: Filter, op: str, right: Filter) -> Query:
@@ -333,23 +354,23 @@ class _Parser:
         _check_order(row, "between", self.next.position)
         low = self.value(row)
         self.expect("and")
-        return Between(row.name, low, self.value(row))
+        return _between(row, low, self.value(row))
 
     def like(self, row: Filter) -> Query:
         pattern = self.constant()
         if filters.KINDS[row.kind].group != "text" or pattern.form != "text":
             message = f"{row.name} cannot be compared by like"
             raise QueryError(message, "like is for text", position=pattern.position)
-        return Like(row.name, pattern.text)
+        return Like(row.name, filters.pattern(row, pattern.text))
 
-    def values(self, row: Filter) -> Iterator[Value]:
+    def values(self, row: Filter) -> Iterator[Meaning]:
         self.expect("(")
         yield self.value(row)
         while self.accept(","):
             yield self.value(row)
         self.expect(")")
 
-    def value(self, row: Filter) -> Value:
+    def value(self, row: Filter) -> Meaning:
         return filters.read(row, self.constant())
 
     def constant(self) -> Constant:

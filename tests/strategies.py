@@ -13,7 +13,8 @@ _TEXTS = {
     "stage": ["'final_destination'", "'battlefield'"],
     "code": ["'FOX#1'", "'A''B'", "''"],
     "month": ["'2023-04'", "'2024-12'"],
-    "date": ["'2023-04-01'", "'2024-12-31 23:59:59'", "'2023-04-01 00:00:01'"],
+    # whole seconds: shorter ones mean more than one instant, which SQL does not know
+    "date": ["'2023-04-01 00:00:00'", "'2024-12-31 23:59:59'", "'2023-04-01 00:00:01'"],
     "n_frames": ["0", "3600", "3600.5", "-1", "123456789012345678"],
     "seconds": ["0.1", "60", "60.25", ".5"],
     "percent_dealt": ["0.1", "100", "0.30000001"],
@@ -44,7 +45,8 @@ def _tests(draw: st.DrawFn) -> str:
         forms.append(f"{column} between {draw(value)} and {draw(value)}")
         forms.append(f"{column} not between {draw(value)} and {draw(value)}")
     if column in ("char", "code"):
-        pattern = draw(st.sampled_from(["'%o%'", "'f__'", "'FOX#_'"]))
+        patterns = {"char": ["'%o%'", "'f__'", "'%'"], "code": ["'%O%'", "'FOX#_'", "''"]}
+        pattern = draw(st.sampled_from(patterns[column]))
         forms.append(f"{column} like {pattern}")
     if column in ("won", "is_pal"):
         forms.append(column)

@@ -8,6 +8,7 @@ from datetime import datetime
 import duckdb
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas import filters
 from schemas.errors import QueryError, UnknownNameError
@@ -40,11 +41,32 @@ from tests.strategies import QUERY_COLUMNS, queries
         ("version >= 3.10", "version >= '3.10.0'"),
         ("version = '3.9'", "version = '3.9.0'"),
         ("date < '2024'", "date < '2024-01-01 00:00:00'"),
+        ("date <= '2024'", "date < '2025-01-01 00:00:00'"),
+        ("date = '2024-12'", "date < '2025-01-01 00:00:00' and date >= '2024-12-01 00:00:00'"),
+        ("date <> '2024-02-29'", "date < '2024-02-29 00:00:00' or date >= '2024-03-01 00:00:00'"),
+        ("'2024-02-28' < date", "date >= '2024-02-29 00:00:00'"),
+        ("date > '2024-01-01 10:30'", "date >= '2024-01-01 10:31:00'"),
+        ("date = '2024-01-01 10:30:00'", "date = '2024-01-01 10:30:00'"),
+        (
+            "date between '2024-01-01' and '2024-01-02'",
+            "date < '2024-01-03 00:00:00' and date >= '2024-01-01 00:00:00'",
+        ),
+        (
+            "date in ('2024-01-01 00:00:01', '2024-01-01')",
+            (
+                "date < '2024-01-02 00:00:00' and date >= '2024-01-01 00:00:00' or "
+                "date = '2024-01-01 00:00:01'"
+            ),
+        ),
         ("code = 'fox＃123'", "code = 'FOX#123'"),
         ("tag = 'O''Neill'", "tag = 'O''Neill'"),
         ("rank is not null", "rank is not null"),
         ("opp_rank = 'Gold'", "opp_rank = 'gold'"),
         ("code not like 'A%'", "code not like 'A%'"),
+        ("code like 'fox＃%'", "code like 'FOX#%'"),
+        ("opp_code like 'ｆｏｘ#1_'", "opp_code like 'FOX#1_'"),
+        ("tag like 'Ａb%'", "tag like 'Ab%'"),
+        ("char like 'Fo%'", "char like 'fo%'"),
     ],
 )
 def test_canonical(text: str, expected: str) -> None:
@@ -94,6 +116,7 @@ def test_precedence() -> None:
         ("n_frames", 8, "expected a comparison"),
         ("version > 'three'", 10, "no version"),
         ("date = '2023-02-30'", 7, "no date"),
+        ("date = '9999-12-31'", 7, "too late"),
         ("month = '2023-13'", 8, "no month"),
         ("game_id = 'abc'", 10, "no game id"),
         ("stage in ()", 10, "expected a value"),
@@ -132,8 +155,8 @@ def test_versions_sort_as_versions() -> None:
 
 def test_sql_holds_no_text_of_the_user() -> None:
     where, values = to_sql(parse("tag in ('; drop table x', 'b') and date = '2023-04-01'"))
-    assert where == "started_at = ? and tag in (?, ?)"
-    assert values == [datetime(2023, 4, 1), "; drop table x", "b"]
+    assert where == "started_at < ? and started_at >= ? and tag in (?, ?)"
+    assert values == [datetime(2023, 4, 2), datetime(2023, 4, 1), "; drop table x", "b"]
 
 
 def test_one_more_row_works_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +235,33 @@ def test_text_printed_text_and_filter_select_the_same_rows(
     assert _ids(table, printed, []) == expected
     assert parse(printed) == query
     assert canonical(parse(printed)) == printed
+
+
+_DAYS = {"year": ["2023", "2024"], "month": ["2023-04", "2024-12"],
+         "day": ["2023-04-01", "2024-12-31", "2025-01-01"],
+         "minute": ["2023-04-01 00:00", "2024-12-31 23:59"]}  # fmt: skip
+_WHOLE = {"year": "-01-01 00:00:00", "month": "-01 00:00:00", "day": " 00:00:00", "minute": ":00"}
+
+
+@settings(max_examples=200, deadline=None)
+@given(draw=st.data())
+def test_a_date_without_all_its_parts_is_a_stretch_of_time(
+    table: duckdb.DuckDBPyConnection, draw: st.DataObject
+) -> None:
+    """What started within 2023-04 is what DuckDB cuts to 2023-04."""
+    unit = draw.draw(st.sampled_from(sorted(_DAYS)))
+    first, second = (draw.draw(st.sampled_from(_DAYS[unit])) for _ in range(2))
+    op = draw.draw(st.sampled_from(["=", "<>", "<", "<=", ">", ">="]))
+    form = draw.draw(st.sampled_from(
+        ["{x} {op} {a}", "not {x} {op} {a}", "{x} in ({a}, {b})", "{x} not in ({a}, {b})",
+         "{x} between {a} and {b}", "{x} not between {a} and {b}"]))  # fmt: skip
+    query = parse(form.format(x="date", op=op, a=f"'{first}'", b=f"'{second}'"))
+    a, b = (f"timestamp '{text}{_WHOLE[unit]}'" for text in (first, second))
+    expected = _ids(table, form.format(x=f"date_trunc('{unit}', date)", op=op, a=a, b=b), [])
+    where, values = to_sql(query)
+    assert _ids(table, where, list(values)) == expected
+    assert _ids(table, canonical(query), []) == expected
+    assert parse(canonical(query)) == query
 
 
 def test_strategy_covers_known_columns() -> None:
