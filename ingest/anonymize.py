@@ -10,8 +10,9 @@ import re
 import stat
 import struct
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ _PLAIN_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"  # none that is easily taken
 _NAME_LENGTH, _UID_LENGTH, _PATH_LENGTH = 12, 28, 16
 
 
+@lru_cache(maxsize=10_000)
 def code(text: str, key: bytes) -> str:
     """Pseudonym of a connect code, for example 7QX0KDB#4.
 
@@ -98,6 +100,7 @@ def uid(text: str, key: bytes) -> str:
     return _word(text, "uid", key, _UID_LENGTH)
 
 
+@lru_cache(maxsize=10_000)
 def _word(text: str, kind: str, key: bytes, length: int) -> str:
     number = _number(text, kind, key)
     return _spelt(number, _PLAIN_LETTERS, length) if number else text
@@ -122,14 +125,16 @@ def _spelt(number: int, letters: str, length: int) -> str:
 
 # --- game files -----------------------------------------------------------------------------------
 
+_Pseudonym = Callable[[str, bytes], str]
 _FIELDS = {field.name: field for field in START}
-_NAMES_OF_START = {
+_NAMES_OF_START: dict[str, tuple[_Pseudonym, str]] = {
     "name_tag": (name, "cp932"),
     "netplay_name": (name, "cp932"),
     "netplay_code": (code, "cp932"),
     "netplay_suid": (uid, "utf-8"),
 }
 """Field of game start -> its pseudonym, and how its bytes are read."""
+_NAMES_OF_PLAYER: dict[str, _Pseudonym] = {"name": name, "code": code, "suid": uid}
 _KNOWN_BYTES = block_size(START, NEWEST_KNOWN)
 _KEYS_KEPT = {"startAt", "lastFrame", "playedOn", "consoleNick", "players", "characters", "names",
               "netplay", "code"}  # fmt: skip
@@ -175,9 +180,8 @@ def _player(player: Mapping[str, Any], key: bytes) -> dict[str, Any]:
     if said.get("name_tag"):
         said["name_tag"] = name(said["name_tag"], key)
     if said.get("netplay"):
-        pseudonyms = {"name": name, "code": code, "suid": uid}
         said["netplay"] = {
-            field: pseudonyms[field](text, key) if text else text
+            field: _NAMES_OF_PLAYER[field](text, key) if text else text
             for field, text in said["netplay"].items()
         }
     return said
