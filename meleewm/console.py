@@ -47,10 +47,12 @@ def guard(run: Callable[[], int], *, debug: bool) -> int:
         code = _complain(str(error), error.exit_code, debug=debug)
     except SaidError as said:
         code = said.code
-    except KeyboardInterrupt:
-        code = _complain("interrupted; the same command goes on from here", 130, debug=debug)
-    except Terminated:
-        code = _complain("terminated; the same command goes on from here", 143, debug=debug)
+    except KeyboardInterrupt as stop:
+        line = str(stop) or "interrupted; the same command goes on from here"
+        code = _complain(line, 130, debug=debug)
+    except Terminated as stop:
+        line = str(stop) or "terminated; the same command goes on from here"
+        code = _complain(line, 143, debug=debug)
     except BrokenPipeError:
         # The reader of our output (head, less) has seen enough. Python would complain once more
         # when it flushes stdout at exit.
@@ -149,11 +151,15 @@ def _cell(value: object) -> str:
 class Bar:
     """Progress of long work: a rich bar on a terminal, a line every ten seconds elsewhere.
 
-    `update(done, total, note)` may be called as often as one likes; `quiet` draws nothing.
+    `update(done, total, note)` may be called as often as one likes; `quiet` draws nothing. show:
+    how amounts stand in a line.
     """
 
-    def __init__(self, title: str, *, quiet: bool = False) -> None:
+    def __init__(
+        self, title: str, *, quiet: bool = False, show: Callable[[float], str] = "{:g}".format
+    ) -> None:
         self.title = title
+        self._show = show
         self.quiet = quiet
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -194,10 +200,10 @@ class Bar:
 
     def _line(self, done: float, total: float | None) -> str:
         if not total:
-            return f"{done:g}"
+            return f"{self._show(done)};"
         spent = time.monotonic() - self._started
         left = human_seconds(spent / done * (total - done)) if done else "?"
-        return f"{done:g} of {total:g}, {left} left;"
+        return f"{self._show(done)} of {self._show(total)}, {left} left;"
 
     def __exit__(
         self,

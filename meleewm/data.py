@@ -12,6 +12,7 @@ from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from ingest.worker import Options
+    from ingest.workers import Progress
 
 MISSING_NAMED_MAX = 20
 """Sources of games not found again that are named one by one."""
@@ -121,29 +122,33 @@ def run_ingest(args: argparse.Namespace) -> int:
     """Bring replays into a store and say what became of each file."""
     from ingest.sources import files
     from ingest.worker import Options
-    from ingest.workers import Progress, ingest, reparse
+    from ingest.workers import ingest, reparse
 
     _check_ingest(args)
     options = Options(repair=not args.no_repair, key=key_of(args))
     store, paths = Path(args.store), [Path(path) for path in args.paths]
     if args.watch:
         return _watch(args, paths, store, options)
-    found = [path.suffix for path in files(paths)]
-    # How many replays an archive holds is known only when it has been read.
-    total = len(found) if found and set(found) <= {".slp"} else None
-    with console.Bar("ingest", quiet=args.quiet) as bar:
+    found = list(files(paths))
+    # How many bytes of replays an archive holds is known only when it has been read.
+    plain = bool(found) and all(path.suffix == ".slp" for path in found)
+    total = sum(path.stat().st_size for path in found if path.exists()) if plain else None
+    last: list[Progress] = []
+    with console.Bar("ingest", quiet=args.quiet, show=console.human_bytes) as bar:
 
-        def show(p: Progress) -> None:
-            rate = console.human_bytes(p.replay_bytes / max(p.seconds, 1e-3))
-            bar.update(
-                p.files, total, f"{p.games} games, {p.known} known, {p.refused} refused, {rate}/s"
-            )
+        def show(now: "Progress") -> None:
+            last[:] = [now]
+            bar.update(now.replay_bytes, total, _note(now))
 
         how: dict[str, Any] = {"workers": args.workers, "options": options, "progress": show}
-        if args.reparse:
-            summary = reparse(store, args.query, paths=paths, **how)
-        else:
-            summary = ingest(paths, store, **how)
+        try:
+            summary = (
+                reparse(store, args.query, paths=paths, **how)
+                if args.reparse
+                else ingest(paths, store, **how)
+            )
+        except (KeyboardInterrupt, console.Terminated) as stop:
+            raise type(stop)(_left_off(stop, last)) from None
     if args.json:
         console.out_json(summary.as_dict())
         return 0
@@ -154,16 +159,16 @@ def run_ingest(args: argparse.Namespace) -> int:
 
 def _watch(args: argparse.Namespace, paths: list[Path], store: Path, options: "Options") -> int:
     """Take in games as they end. Ends by an interruption only, after saying what it did."""
-    from ingest.workers import Progress, watch
+    from ingest.workers import watch
 
     note = "nothing yet"
     with console.Bar("watch", quiet=args.quiet) as bar:
 
-        def show(p: Progress) -> None:
+        def show(now: "Progress") -> None:
             nonlocal note
-            before, note = note, f"{p.games} games, {p.known} known, {p.refused} refused"
+            before, note = note, _counts(now)
             if note != before or sys.stderr.isatty():
-                bar.update(p.files, None, note)
+                bar.update(now.files, None, note)
 
         bar.say(f"watching {', '.join(map(str, paths))}; Ctrl-C ends it")
         try:
@@ -172,6 +177,25 @@ def _watch(args: argparse.Namespace, paths: list[Path], store: Path, options: "O
         finally:
             bar.say(note)
     return 0
+
+
+def _note(now: "Progress") -> str:
+    rate = console.human_bytes(now.replay_bytes / max(now.seconds, 1e-3))
+    return f"{rate}/s, {now.files} files: {_counts(now)}"
+
+
+def _counts(now: "Progress") -> str:
+    refused = ", ".join(f"{n} {rule}" for rule, n in sorted(now.refused.items()))
+    return f"{now.games} games, {now.known} known, {sum(now.refused.values())} refused" + (
+        f" ({refused})" if refused else ""
+    )
+
+
+def _left_off(stop: BaseException, last: "list[Progress]") -> str:
+    """What is committed is all that was counted: the ingest has said its last word."""
+    done = f"{last[0].files} files are done with, {last[0].games} games stored" if last else ""
+    word = "interrupted" if isinstance(stop, KeyboardInterrupt) else "terminated"
+    return f"{word}{done and ': '}{done}; the same command goes on from here"
 
 
 def _check_ingest(args: argparse.Namespace) -> None:

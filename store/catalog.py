@@ -106,7 +106,7 @@ class Catalog:
 
         Raises StoreError where one of the catalog's files is damaged or gone.
         """
-        with self._connection.cursor() as cursor:
+        with _signals_as_raised(), self._connection.cursor() as cursor:
             for name, table in tables.items():
                 cursor.register(name, table)
             try:
@@ -196,7 +196,7 @@ class Catalog:
         SQLite says that it is locked. Raises StoreError when neither ends.
         """
         batch = {name: table_of(name, some) for name, some in rows.items() if some}
-        with locked(self.layout):
+        with locked(self.layout), _signals_as_raised():
             snapshot, added = self._retried(lambda cursor: insert(cursor, batch, self._met))
             if added:
                 with self._connection.cursor() as cursor:
@@ -211,7 +211,7 @@ class Catalog:
         """
         snapshot = self.snapshot()
         merged = [name for name in TABLES if len(self.files(name, snapshot)) > files_max]
-        with locked(self.layout):
+        with locked(self.layout), _signals_as_raised():
             self._connection.execute("reset threads")
             for name in merged:
                 self._retried(_merge(name))
@@ -288,6 +288,20 @@ class Catalog:
 
 
 # --- in a transaction ---------------------------------------------------------------------------
+
+
+@contextmanager
+def _signals_as_raised() -> Iterator[None]:
+    """Ctrl-C while DuckDB works goes on as what the signal's handler raised.
+
+    DuckDB ends the query and raises RuntimeError from it, which would look like a fault of ours.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, Exception):
+            raise
+        raise error.__cause__ from None
 
 
 def _merge(name: str) -> Callable[[duckdb.DuckDBPyConnection], None]:

@@ -1,6 +1,7 @@
 """What an ingest did, and how far it is."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,12 +10,12 @@ from ingest.worker import Outcome
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an ingest is; `files` counts everything that is done with."""
+    """How far an ingest is; `files` counts everything that is done with, `refused` by rule."""
 
     files: int
     games: int
     known: int
-    refused: int
+    refused: Mapping[str, int]
     replay_bytes: int
     seconds: float
 
@@ -64,5 +65,6 @@ class Summary:
 
     def progress(self) -> Progress:
         """The counts so far."""
-        games, refused = self.stored + self.repaired, sum(self.refused.values())
+        games = self.stored + self.repaired
+        refused = dict(self.refused)
         return Progress(self.files, games, self.known, refused, self.replay_bytes, self.seconds)

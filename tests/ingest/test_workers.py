@@ -5,10 +5,8 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -252,26 +250,6 @@ def test_a_replay_that_kills_twice_is_named(
     assert [row["outcome"] for row in outcomes] == ["refused", "stored"]
 
 
-@pytest.fixture
-def child(many: Path, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Starts an ingest of `many` into tmp_path/store in a process of its own."""
-    code = (
-        "import sys; from pathlib import Path; from ingest.workers import ingest\n"
-        "ingest([Path(sys.argv[1])], Path(sys.argv[2]), workers=2)"
-    )
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start() -> subprocess.Popen[bytes]:
-        arguments = [sys.executable, "-c", code, str(many), str(tmp_path / "store")]
-        started.append(subprocess.Popen(arguments, stderr=subprocess.DEVNULL))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.kill()
-        one.wait()
-
-
 @needs_proc
 @pytest.mark.slow
 def test_a_rerun_after_kills_makes_the_store_of_peace(many: Path, tmp_path: Path) -> None:
@@ -282,16 +260,18 @@ def test_a_rerun_after_kills_makes_the_store_of_peace(many: Path, tmp_path: Path
 
 @needs_proc
 @pytest.mark.slow
-def test_ctrl_c_commits_what_is_ready(
-    child: Callable[[], subprocess.Popen[bytes]], many: Path, tmp_path: Path
-) -> None:
+def test_ctrl_c_commits_what_is_ready(many: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    process = child()
+    process = kills.start(many, store)
     until(partial(has_written, store, 4))
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) != 0
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
     assert worker_pids(store) == []
     rows = tables(store)
-    assert len(rows["games"]) == len(rows["replays"]) == len(game_files(store)) >= 4
+    n = len(rows["games"])
+    assert len(rows["replays"]) == len(game_files(store)) == n >= 4
+    done = f"{n} files are done with, {n} games stored"
+    assert said.decode() == f"error: interrupted: {done}; the same command goes on from here\n"
     rest = ingest([many], store, workers=2)
-    assert rest.stored + len(rows["games"]) == rest.stored + rest.known == 12
+    assert rest.stored + n == rest.stored + rest.known == 12

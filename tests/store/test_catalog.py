@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -304,3 +305,14 @@ def test_an_older_catalog_is_refused_in_one_line(layout: Layout) -> None:
         catalog.query("alter table lake.games drop column rewrite")
     with pytest.raises(StoreError, match=r"without games\.rewrite \(meleewm rebuild"):
         Catalog(layout, read_only=True)
+
+
+def test_ctrl_c_in_a_query_is_ctrl_c(layout: Layout) -> None:
+    main_thread = threading.get_ident()
+    with Catalog(layout) as catalog:
+        timer = threading.Timer(0.3, signal.pthread_kill, [main_thread, signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            catalog.query("select sum(hash(a.range)) from range(4000000) a, range(4000000)")
+        timer.join()
+        assert catalog.snapshot() == 1
