@@ -80,6 +80,9 @@ def open_layout(root: Path, *, create: bool = False) -> Layout:
             raise UsageError(f"there is no store at {root}", hint)
         _create(layout)
     _check_format(layout)
+    if not layout.anchor.exists():  # the store was made by an older revision
+        with suppress(OSError):  # one on a read-only disk still answers without frames
+            write_atomic(layout.anchor, anchor_bytes())
     return layout
 
 
