@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from benchmarks import archives
 from benchmarks.machine import cpu_seconds, header, median, row
 from benchmarks.pinned import Run, bare, full, readable
 from ingest.synthetic import write_games
@@ -50,6 +51,7 @@ def main(folder: Path | None) -> None:
         games = _games(layout)
         _sizes(games)
         _reading(layout, games)
+        archives.report(folder, Path(scratch))
 
 
 # --- rates ----------------------------------------------------------------------------------------
