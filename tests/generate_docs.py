@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ingest.repair import REPAIRS
 from ingest.rules import RULES
+from ingest.sources.archives import FORMS
 from schemas.columns import GROUPS, Column
 from schemas.filters import FILTERS
 from schemas.records import TABLES
@@ -72,6 +73,15 @@ def data_page() -> str:
         parts += [f"| {f.name} | {f.sql} | {f.meaning} |" for f in fields]
     parts += ["", "## What a query may name", "", "| name | meaning |", "| --- | --- |"]
     parts += [f"| {f.name} | {f.help} |" for f in FILTERS.values()]
+    parts += ["", "## What is read", "",
+              "Files by their endings, whatever case; folders all the way down, a link to a folder",
+              "once. In archives the same forms, and archives one level deep (an inner .zip or .7z",
+              "is copied to a nameless temporary file while it is read). Game ids are of the",
+              "unpacked .slp, so a replay is the same game however it came. Whatever else lies",
+              "there is passed over and counted by ending; a file named on the command line is",
+              "read as a replay whatever its name.", "",
+              "| endings | read as |", "| --- | --- |"]  # fmt: skip
+    parts += [f"| {' '.join(endings)} | {meaning} |" for endings, meaning in FORMS.items()]
     parts += ["", "## Refusals", "", "A replay that becomes no game has one of these as `rule` in",
               "the ledger.", "", "| rule | what it refuses |", "| --- | --- |"]  # fmt: skip
     parts += [f"| {rule} | {meaning} |" for rule, meaning in RULES.items()]

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 
 from ingest.sources import item, wrapped
 from ingest.sources.item import Item, read_file, replay, too_large, unreadable
-from ingest.sources.place import BombError, Gauge, Place
+from ingest.sources.place import DICTIONARY_BYTES_MAX, BombError, Gauge, Place
 
 if TYPE_CHECKING:
     from ingest.sources.seven_zip import Block
@@ -287,10 +287,20 @@ def _unknown(_file: IO[bytes] | None, place: Place, _name: str) -> Iterator[Item
     yield place.refused(None, "bad_archive", "this kind of archive is not read; unpack it")
 
 
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _READERS: dict[tuple[str, ...], Callable[..., Iterator[Item]]] = {
     (".zip",): _zip,
     (".7z",): _seven_zip,
-    (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst"): _tar,
+    _TARS: _tar,
     (".rar",): _unknown,
 }
 _ENDINGS = tuple(ending for endings in _READERS for ending in endings)
+FORMS: dict[tuple[str, ...], str] = {
+    wrapped.ENDINGS: "one replay, plain or packed by itself (.slpz: AlexanderHarrison/slpz)",
+    (".zip",): "archive; large ones are read by several threads, cut ones as far as they go",
+    (".7z",): "archive, solid ones in one pass, several blocks by several threads; dictionaries up"
+    f" to {DICTIONARY_BYTES_MAX // 2**20} MB",
+    _TARS: "archive, read in one pass",
+    (".rar",): "named in the ledger and left",
+}
+"""Endings of what is looked at in folders and archives, what becomes of it: for docs/data.md."""

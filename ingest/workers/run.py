@@ -76,8 +76,8 @@ def _ingest(
         run = Run(layout, catalog, options, Known(ids), progress)
         try:
             run.work_off(found, workers)
-        except KeyboardInterrupt:
-            if compact:
+        except BaseException as stop:
+            if compact and not isinstance(stop, Exception):
                 catalog.compact()
             raise
         catalog.compact()
