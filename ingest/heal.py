@@ -112,7 +112,14 @@ def _adopt(
     layout: Layout, catalog: Catalog, findings: list[Finding], done: Healed, workers: int
 ) -> None:
     """Rows for the game files that have none; what is no game file of this store is left."""
-    orphans = [layout.root / f.where for f in findings if f.kind == "orphan"]
+    found = catalog.query(f"select distinct {HEX_ID} as id from lake.removals")
+    removed = set(found.column(0).to_pylist())
+    orphans = []
+    for finding in findings:
+        if finding.kind == "orphan" and finding.game_id in removed:
+            done.left.append((finding.where, "of a removed game; meleewm vacuum deletes it"))
+        elif finding.kind == "orphan":
+            orphans.append(layout.root / finding.where)
     batch: Rows = {}
     for path, rows in read_files(layout, orphans, min(workers, len(orphans))):
         where = str(path.relative_to(layout.root))

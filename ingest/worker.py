@@ -100,11 +100,11 @@ def _handle(
 
 @dataclass(frozen=True)
 class Made:
-    """A game file's bytes, the rows that it brings, whether its replay was damaged."""
+    """A game file's bytes, the rows that it brings, what was done to a damaged replay."""
 
     parquet: bytes
     rows: Rows
-    is_repaired: bool
+    repairs: tuple[str, ...]
 
 
 def make(data: bytes, game_id: str, options: Options) -> Made:
@@ -114,7 +114,7 @@ def make(data: bytes, game_id: str, options: Options) -> Made:
     footer = anonymous(footer, options.key) if options.key else footer
     encoded = encode_game(game.table, footer)
     file = GameFile(game_id, len(encoded), hashlib.sha256(encoded).digest(), zlib.crc32(encoded))
-    return Made(encoded, game_rows(game.table, footer, file), bool(game.footer["repairs"]))
+    return Made(encoded, game_rows(game.table, footer, file), tuple(game.footer["repairs"]))
 
 
 def process(layout: Layout, data: bytes, sha256: bytes, options: Options) -> Outcome | StoreError:
@@ -132,8 +132,8 @@ def process(layout: Layout, data: bytes, sha256: bytes, options: Options) -> Out
         write_atomic(path, made.parquet)
     except OSError as error:
         return StoreError(f"cannot write {path}: {error.strerror}")
-    name = "repaired" if made.is_repaired else "stored"
-    return Outcome(name, sha256, len(data), rows=made.rows)
+    name = "repaired" if made.repairs else "stored"
+    return Outcome(name, sha256, len(data), detail=", ".join(made.repairs) or None, rows=made.rows)
 
 
 _PR_SET_PDEATHSIG = 1

@@ -95,16 +95,15 @@ def run_snapshots(args: argparse.Namespace) -> int:
     if args.json:
         console.out_json(rows)
         return 0
-    lines = [
-        [row["snapshot"], f"{row['at']:%Y-%m-%d %H:%M:%S}", _added(row["added"])] for row in rows
-    ]
+    lines = [[row["snapshot"], f"{row['at']:%Y-%m-%d %H:%M:%S}", _added(row)] for row in rows]
     console.print_table(["snapshot", "at (UTC)", "added"], lines)
     return 0
 
 
-def _added(rows: dict[str, int]) -> str:
-    """'3 games, 6 players'; 'empty' for a commit without rows, such as the first one."""
-    return ", ".join(f"{n:,} {name}" for name, n in rows.items()) or "empty"
+def _added(row: dict[str, Any]) -> str:
+    """'3 games, 6 players'; the first snapshot is that of an empty store."""
+    added = ", ".join(f"{n:,} {name}" for name, n in row["added"].items())
+    return added or ("empty" if row["snapshot"] == 1 else "no rows (files merged)")
 
 
 def run_stats(args: argparse.Namespace) -> int:

@@ -138,7 +138,7 @@ REPLAYS = (
     Field("replay_bytes", "BIGINT", "size of the uncompressed bytes"),
     Field("outcome", "VARCHAR", "stored, known, repaired, refused"),
     Field("rule", "VARCHAR", "name of the rule that refused it"),
-    Field("detail", "VARCHAR", "what exactly was wrong"),
+    Field("detail", "VARCHAR", "what exactly was wrong; of a repaired replay, what was mended"),
     Field("rev", "INTEGER", "revision of the rules"),
     Field("seen_at", "TIMESTAMP", "UTC"),
 )

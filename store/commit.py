@@ -70,7 +70,7 @@ class Met:
         if snapshot == self._snapshot:
             return
         added = f"lake.{self._name}"
-        if self._snapshot:
+        if self._snapshot and _is_kept(cursor, self._snapshot + 1):
             bounds = f"{self._snapshot + 1}, {snapshot}"
             added = f"ducklake_table_insertions('lake', 'main', '{self._name}', {bounds})"
         self._take(_hashes(cursor, self._hash + added))
@@ -104,6 +104,12 @@ class Met:
     def _of(self, cursor: duckdb.DuckDBPyConnection, batch: pa.Table) -> Hashes:
         with _registered(cursor, batch):
             return _hashes(cursor, self._hash + "batch")
+
+
+def _is_kept(cursor: duckdb.DuckDBPyConnection, snapshot: int) -> bool:
+    """Whether no vacuum has taken a snapshot: else all of the table is looked at again."""
+    sql = "select 1 from ducklake_snapshots('lake') where snapshot_id = ?"
+    return bool(cursor.execute(sql, [snapshot]).fetchall())
 
 
 def _hashes(cursor: duckdb.DuckDBPyConnection, sql: str) -> Hashes:

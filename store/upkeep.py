@@ -174,7 +174,11 @@ def stats(layout: Layout, *, catalog: Catalog | None = None) -> dict[str, Any]:
         "end_methods": counted("end_method", games),
         "replays": counted("outcome", replays),
         "refused": counted("rule", replays, "outcome = 'refused'"),
-        "repairs": counted("rule", replays, "outcome = 'repaired' and rule is not null"),
+        "repairs": counted(
+            "repair",
+            "(select unnest(string_split(detail, ', ')) as repair"
+            f" from {replays} where outcome = 'repaired')",
+        ),
         "disk": _disk(layout),
         "suspicious_columns": [
             f"{f.where}: {f.detail}" for f in silent_columns(catalog, GAMES_MIN)
