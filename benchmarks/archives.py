@@ -46,7 +46,7 @@ def report(folder: Path, scratch: Path) -> None:
     _seven_zip(solid, [path.read_bytes() for path in paths], BLOCK_BYTES * 1000)
     _rates(solid, paths, size, scratch)
     large, n_large = scratch / "large.7z", LARGE_BYTES // size + 1
-    _seven_zip(large, _variants(paths, n_large), BLOCK_BYTES)
+    _seven_zip(large, variants(paths, n_large), BLOCK_BYTES)
     _memory(solid, large, n_large, paths, scratch)
 
 
@@ -65,7 +65,7 @@ def _seven_zip(path: Path, replays: "list[bytes]", block_bytes: int) -> None:
     print(f"{path.name}: {path.stat().st_size / 1e6:.0f} MB packed")
 
 
-def _variants(paths: list[Path], n: int) -> list[bytes]:
+def variants(paths: list[Path], n: int) -> list[bytes]:
     """Each replay n times, with a random seed of its own each time."""
     out = []
     for variant in range(n):
