@@ -64,25 +64,8 @@ class Catalog:
         self.layout = layout
         self._met = {"games": Met("games", "game_id"), "replays": Met("replays", "sha256")}
         _refuse_network(layout.root)
-        is_new = not layout.catalog.exists()
-        if is_new and any(layout.games.glob("*/*.parquet")):
-            message = f"{layout.catalog} is gone, though there are game files beside it"
-            hint = f"meleewm rebuild --store {layout.root} makes it anew from them"
-            raise StoreError(message, hint)
-        self._connection = _create(layout) if is_new else _attach(layout, read_only)
-        if not any_columns and _missing_tables(self._connection):  # its maker was killed
-            self._connection.close()
-            self._connection = _create(layout)
-            is_new = True
-        missing = [] if any_columns else _missing_columns(self._connection)
-        if missing:
-            self._connection.close()
-            message = f"the catalog of {layout.root} is an older one, without {missing[0]}"
-            hint = f"meleewm rebuild --store {layout.root} makes it anew from the game files"
-            raise StoreError(message, hint)
-        if is_new and read_only:
-            self._connection.close()
-            self._connection = _attach(layout, read_only)
+        with _signals_as_raised():
+            self._connection = _opened(layout, read_only, any_columns)
 
     def __enter__(self) -> Self:
         return self
@@ -245,7 +228,7 @@ class Catalog:
             call = f"call ducklake_rewrite_data_files('lake', '{name}', delete_threshold => 0)"
             return lambda cursor: cursor.execute(call)
 
-        with locked(self.layout):
+        with locked(self.layout), _signals_as_raised():
             found = self.query(
                 f"select 1 from lake.games where {HEX_ID} in (select id from wanted) limit 1",
                 wanted=wanted,
@@ -259,7 +242,7 @@ class Catalog:
 
     def expire(self) -> int:
         """Forget every snapshot but the newest, and delete the files that only those needed."""
-        with locked(self.layout):
+        with locked(self.layout), _signals_as_raised():
             newest = self.snapshot()
             old = [n["snapshot"] for n in self.snapshots() if n["snapshot"] < newest]
             versions = ", ".join(map(str, old))
@@ -339,6 +322,29 @@ def extension_path(name: str) -> Path:
         raise StoreError(f"DuckDB's extension {name} is not installed", hint)
     folder = Path(spec.origin).parent / "extensions" / f"v{duckdb.__version__}"
     return folder / f"{name}.duckdb_extension"
+
+
+def _opened(layout: Layout, read_only: bool, any_columns: bool) -> duckdb.DuckDBPyConnection:
+    is_new = not layout.catalog.exists()
+    if is_new and any(layout.games.glob("*/*.parquet")):
+        message = f"{layout.catalog} is gone, though there are game files beside it"
+        hint = f"meleewm rebuild --store {layout.root} makes it anew from them"
+        raise StoreError(message, hint)
+    connection = _create(layout) if is_new else _attach(layout, read_only)
+    if not any_columns and _missing_tables(connection):  # its maker was killed
+        connection.close()
+        connection = _create(layout)
+        is_new = True
+    missing = [] if any_columns else _missing_columns(connection)
+    if missing:
+        connection.close()
+        message = f"the catalog of {layout.root} is an older one, without {missing[0]}"
+        hint = f"meleewm rebuild --store {layout.root} makes it anew from the game files"
+        raise StoreError(message, hint)
+    if is_new and read_only:
+        connection.close()
+        connection = _attach(layout, read_only)
+    return connection
 
 
 def _attach(layout: Layout, read_only: bool) -> duckdb.DuckDBPyConnection:

@@ -58,7 +58,7 @@ def in_order(
                 yield from _one_by_one(work, doubtful)
                 pool = _pool(workers)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        _end(pool)
 
 
 _END: Any = object()
@@ -75,7 +75,15 @@ def _one_by_one(work: Callable[[T], R], pieces: list[T]) -> Iterator[tuple[T, R 
                 yield piece, DiedError("it ended the process that read it")
                 pool = _pool(1)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        _end(pool)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End the processes now: nobody waits for what they may still be doing."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
