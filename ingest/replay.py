@@ -88,11 +88,13 @@ def _parse_as_it_is(data: bytes) -> ParsedGame:
 def _parse_rescued(rescued: Rescued) -> ParsedGame:
     """A replay made whole: without what peppi says of columns that the file does not hold."""
     ports = rescued.start.players.ports
-    game = _read_with_peppi((rescued.replay,))
+    game = _read_with_peppi(rescued.replay)
     frames = _without(_frames(game, ports), rescued.lost)
     about = {key: value for key, value in game.start.items() if key != "bytes"}
     end = rescued.end.told(game.end) if rescued.end else None
-    return _game(rescued.container, ports, frames, rescued.start.told(about), end)
+    game = _game(rescued.container, ports, frames, rescued.start.told(about), end)
+    game.footer["rollback_rows"] += rescued.repeated
+    return game
 
 
 def _frames(game: Any, ports: tuple[int, ...]) -> pa.StructArray:

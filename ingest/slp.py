@@ -7,7 +7,7 @@ tables below. Facts: project-slippi/slippi-wiki:SPEC.md. All numbers are big-end
 
 import struct
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -178,28 +178,32 @@ def pack_block(
     return bytes(block)
 
 
-def pack_frames(version: Version, batches: Sequence[Batch]) -> bytes:
+def pack_frames(version: Version, batches: Iterable[Batch]) -> memoryview:
     """All frame events in the order of the file; events newer than `version` are left out.
 
     Within a row the order is that of KINDS, and within a kind that of the batches.
     """
-    parts = [(b, _records(b, version)) for b in batches if KINDS[b.event].since <= version]
-    row = np.concatenate([b.row for b, _ in parts])
-    rank = np.concatenate([np.full(len(r), _RANK[b.event]) for b, r in parts])
-    size = np.concatenate([np.full(len(r), r.itemsize) for _, r in parts])
+    parts = [
+        (b.row, _RANK[b.event], _records(b, version))
+        for b in batches
+        if KINDS[b.event].since <= version
+    ]
+    row = np.concatenate([rows for rows, _, _ in parts])
+    rank = np.concatenate([np.full(len(rows), rank, np.int8) for rows, rank, _ in parts])
+    size = np.concatenate([np.full(len(rows), r.itemsize) for rows, _, r in parts])
     order = np.lexsort((rank, row))
     at = np.empty(len(row), np.int64)
     at[order] = np.cumsum(size[order]) - size[order]
     out = np.empty(int(size.sum()), np.uint8)
     done = 0
-    for _, records in parts:
+    for _, _, records in parts:
         payload = records.view(np.uint8).reshape(len(records), records.itemsize)
         for start in range(0, len(records), _RECORDS_AT_ONCE):
             rows = payload[start : start + _RECORDS_AT_ONCE]
             first = done + start
             out[at[first : first + len(rows), None] + np.arange(records.itemsize)] = rows
         done += len(records)
-    return out.tobytes()
+    return out.data
 
 
 def _records(batch: Batch, version: Version) -> Array:
@@ -212,20 +216,34 @@ def _records(batch: Batch, version: Version) -> Array:
     return records
 
 
+Bytes = bytes | memoryview
+
+
 def pack_replay(
     version: Version,
     start: bytes,
-    frames: bytes,
+    frames: Bytes,
     end: bytes = b"",
     metadata: Mapping[str, Any] | None = None,
 ) -> bytes:
     """A whole .slp of packed events. Without `metadata` only the closing brace follows them."""
+    return b"".join(replay_pieces(version, start, frames, end, metadata))
+
+
+def replay_pieces(
+    version: Version,
+    start: bytes,
+    frames: Bytes,
+    end: bytes = b"",
+    metadata: Mapping[str, Any] | None = None,
+) -> tuple[Bytes, ...]:
+    """As `pack_replay`, without a copy of the frames."""
     sizes = payload_sizes(version)
     table = struct.pack(">BB", PAYLOADS, 3 * len(sizes) + 1)
     table += b"".join(struct.pack(">BH", code, size) for code, size in sizes.items())
     raw = table, start, frames, end
     tail = b"" if metadata is None else _key("metadata") + ubjson(metadata)
-    return b"".join((MAGIC, struct.pack(">I", sum(map(len, raw))), *raw, tail, b"}"))
+    return MAGIC, struct.pack(">I", sum(map(len, raw))), *raw, tail, b"}"
 
 
 def ubjson(value: Any) -> bytes:

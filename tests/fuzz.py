@@ -211,7 +211,9 @@ def _faults(
             if rows[0]["sha"] == _sha(case.replay):
                 assert_faithful(case.replay, game, scratch / "one.slp")
                 report.compared += 1
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             yield f"{outcome}, but not as the replay says: {type(error).__name__}: {error}"
 
 

@@ -3,10 +3,11 @@
 E events of a file, R whole frames among them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ingest.resolve import last_copies
 from ingest.slp import KINDS, N_PORTS, Array, Split
 
 _START, _PRE, _POST, _END = (KINDS[event].code for event in ("start", "pre", "post", "end"))
@@ -30,6 +31,20 @@ class Frames:
     holes: bool
     rest: bool
     strays: bool
+
+    @property
+    def settled(self) -> "Frames":
+        """Only the last copy of each frame, in the order of the file: what a reader keeps anyway. A
+        file that repeats few frames for ever then costs no more than they do."""
+        last = last_copies(self.ids)
+        if last is None or len(last) == len(self.ids):
+            return self
+        stays = np.zeros(len(self.ids) + 1, bool)  # the last place is that of row -1
+        stays[last] = True
+        number = np.append(np.cumsum(stays[:-1]) - 1, -1)
+        kept = self.kept & stays[self.row]
+        return replace(self, kept=kept, row=np.where(kept, number[self.row], -1),
+                       ids=self.ids[stays[:-1]])  # fmt: skip
 
     @property
     def complete(self) -> bool:

@@ -6,6 +6,7 @@ payloads do not hold are then left out of the answer, so that nothing made up is
 3.0 to 3.6 go this way, too: nothing is wrong with them, but peppi cannot read them.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,15 +25,15 @@ from ingest.slp import (
     Split,
     layout,
     pack_frames,
-    pack_replay,
     payload_sizes,
+    replay_pieces,
     split,
 )
 from schemas.columns import FRAME, ITEM, NEWEST_KNOWN, PLAYER
 
 REPAIRS = {
     "relaid": "laid out anew, because peppi cannot read files of Slippi 3.0 to 3.6, nor payload "
-    "sizes that are not of the file's version; nothing in it was damaged",
+    "sizes or events that are not of the file's version; nothing in it was damaged",
     "unfinished": "the game was still being written, or the recorder died: its length was missing",
     "truncated": "the file is shorter than its header says",
     "wrong_length": "the header's length ends inside an event",
@@ -67,15 +68,17 @@ _RELEASED = payload_sizes((0, 1)) | {
 class Rescued:
     """A replay made whole.
 
-    container: the file's own parts, and `repairs`. replay: what peppi reads instead of it. lost:
-    sources of the columns that are in `replay` but not in the file.
+    container: the file's own parts, and `repairs`. replay: what peppi reads instead of it, in
+    pieces. lost: sources of the columns that are in `replay` but not in the file. repeated: whole
+    frames that are not in it, because a later copy replaced them.
     """
 
     container: Container
-    replay: bytes
+    replay: tuple[bytes | memoryview, ...]
     start: MendedStart
     end: MendedEnd | None
     lost: frozenset[str]
+    repeated: int
 
 
 def rescue(data: bytes, refusal: Refusal) -> Rescued:
@@ -90,14 +93,14 @@ def rescue(data: bytes, refusal: Refusal) -> Rescued:
     frames = whole_frames(events, start.players.ports)
     if not len(frames.ids):
         raise _nothing(events)
-    batches = list(_batches(events, frames))
-    followed = {port + 1 for b in batches for port in _followed(b)}
-    start = start.with_followers(sorted(followed))
+    settled = frames.settled
+    start = start.with_followers(_followed(events, settled))
     end = _end(stream, frames)
     metadata, metadata_steps = _metadata(stream)
     steps = {*stream.steps, *start.steps, *metadata_steps, *(end.steps if end else ())}
     steps |= _frame_steps(events, frames, stream)
-    steps |= {"relaid"} if _is_relaid(events) or not steps else set()
+    # metadata is no reason to be here: peppi never sees it
+    steps |= {"relaid"} if _is_relaid(events) or not steps - set(metadata_steps) else set()
     container = Container(
         data,
         events.stop,
@@ -106,13 +109,14 @@ def rescue(data: bytes, refusal: Refusal) -> Rescued:
         metadata,
         tuple(name for name in REPAIRS if name in steps),
     )
-    replay = pack_replay(
+    replay = replay_pieces(
         NEWEST_KNOWN,
         bytes([GAME_START]) + start.block,
-        pack_frames(NEWEST_KNOWN, batches),
+        pack_frames(NEWEST_KNOWN, _batches(events, settled)),
         bytes([GAME_END]) + end.block if end else b"",
     )
-    return Rescued(container, replay, start, end, _lost(events.sizes))
+    repeated = len(frames.ids) - len(settled.ids)
+    return Rescued(container, replay, start, end, _lost(events.sizes), repeated)
 
 
 # --- the stream -----------------------------------------------------------------------------------
@@ -212,27 +216,25 @@ def _nothing(events: Split) -> Refusal:
 # --- frames ---------------------------------------------------------------------------------------
 
 
-def _batches(events: Split, frames: Frames) -> "list[Batch]":
-    """Whole frames' events, and the frame starts and ends that an old version does not have."""
-    batches = []
+def _batches(events: Split, frames: Frames) -> Iterator[Batch]:
+    """Whole frames' events, and the frame starts and ends that an old version does not have; one
+    kind after another, so that only one is in memory."""
     every = np.arange(len(frames.ids))
     for event, kind in KINDS.items():
         if events.sizes.get(kind.code, 0):
             picked = frames.kept & (events.codes == kind.code)
             records = events.records_at(event, picked, NEWEST_KNOWN)
             fields = {name: records[name] for name in records.dtype.names or ()}
-            batches.append(Batch(event, frames.row[picked], fields))
+            yield Batch(event, frames.row[picked], fields)
         elif event in ("start", "end"):
-            batches.append(Batch(event, every, {"frame": frames.ids}))
-    return batches
+            yield Batch(event, every, {"frame": frames.ids})
 
 
-def _followed(batch: Batch) -> list[int]:
-    """Ports, from 0, that a follower's events come from."""
-    if batch.event != "pre":
-        return []
-    found: list[int] = np.unique(batch.fields["port"][batch.fields["follower"] != 0]).tolist()
-    return found
+def _followed(events: Split, frames: Frames) -> list[int]:
+    """Ports, 1 to 4, that a follower's events come from."""
+    stream = np.frombuffer(events.data, np.uint8)
+    at = events.offsets[frames.kept & (events.codes == KINDS["pre"].code)]
+    return [int(port) + 1 for port in np.unique(stream[at[stream[at + 5] != 0] + 4])]
 
 
 def _frame_steps(events: Split, frames: Frames, stream: _Stream) -> set[str]:
@@ -257,7 +259,8 @@ def _is_relaid(events: Split) -> bool:
     short = any(
         events.sizes.get(code, 0) < size for code, size in expected.items() if code != GAME_END
     )
-    return is_peppis_gap(version) or short
+    early = any(kind.since > version and events.sizes.get(kind.code) for kind in KINDS.values())
+    return is_peppis_gap(version) or short or early
 
 
 def is_peppis_gap(version: tuple[int, int]) -> bool:

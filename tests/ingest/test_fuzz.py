@@ -44,3 +44,18 @@ def test_a_follower_without_its_leader_is_not_lost_unseen() -> None:
     assert game.footer["repairs"] == ["frames_dropped"]
     assert game.table["frame"].to_pylist() == [n - 123 for n in range(60) if n != 30]
     assert leaf(game.table, "p0").null_count == 0
+
+
+def test_what_was_laid_out_anew_says_so_also_without_metadata() -> None:
+    """Whispy's events before their version make peppi panic; it was only told of the metadata."""
+    made = make_game(7, version=(3, 7), stage="dreamland", n_frames=60, with_metadata=False)
+    stream = take_apart(made.slp)
+    stream.sizes[CODE["dreamland_whispy"]] = 5
+    number = stream.events[stream.numbers("post")[20]][1:5]
+    stream.events.insert(
+        stream.numbers("post")[20], bytes([CODE["dreamland_whispy"]]) + number + b"\x02"
+    )
+    stream.tail = b""
+    game = parse(stream.pack())
+    assert game.footer["repairs"] == ["relaid", "metadata_missing"]
+    assert leaf(game.table, "stage.whispy_direction").to_pylist() == [0] * 10 + [2] * 50
