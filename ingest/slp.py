@@ -9,7 +9,6 @@ import struct
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,7 +110,6 @@ END = (
 )
 
 
-@cache
 def layout(event: str, version: Version) -> np.dtype[np.void]:
     """Code byte and payload of one frame event as `version` carries it, big-endian and packed."""
     group: tuple[columns.Column, ...] = columns.FRAME + columns.PLAYER + columns.ITEM

@@ -271,10 +271,11 @@ def is_peppis_gap(version: tuple[int, int]) -> bool:
 def _lost(sizes: dict[int, int]) -> frozenset[str]:
     """Sources of the events and columns that payloads of these sizes do not hold."""
     lost = {event for event, kind in KINDS.items() if kind.code not in sizes}
+    layouts = {event: layout(event, NEWEST_KNOWN).fields for event in KINDS}
     for column in (*FRAME, *PLAYER, *ITEM):
         if column.event not in KINDS:
             continue
-        fields = layout(column.event, NEWEST_KNOWN).fields
+        fields = layouts[column.event]
         assert fields is not None
         part, offset = fields[column.name][:2]
         if offset + part.itemsize > 1 + sizes.get(KINDS[column.event].code, 0):

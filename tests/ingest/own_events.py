@@ -3,6 +3,7 @@
 For repaired games: what counts as a whole frame is told here a second time, plainly.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,15 @@ def _close(
         whole[number] = opened
 
 
+@cache
+def _newest(event: str) -> np.dtype[np.void]:
+    return layout(event, NEWEST_KNOWN)
+
+
 def recorded(events: Split, column: Column) -> bool:
     """Whether the file's payloads are long enough to hold a column."""
     code = KINDS[column.event].code
-    fields = layout(column.event, NEWEST_KNOWN).fields
+    fields = _newest(column.event).fields
     assert fields is not None
     part, offset = fields[column.name][:2]
     return bool(offset + part.itemsize <= 1 + events.sizes.get(code, 0))
