@@ -141,15 +141,28 @@ class Catalog:
 
         A merged file also holds later rows: its column SNAPSHOT_COLUMN says since when each counts.
         """
+        data, deletes = self._listed_files(table, snapshot)
+        if deletes:
+            hint = "ask again in a moment; where a vacuum was killed, run meleewm vacuum again"
+            raise StoreError("rows of removed games are being taken out", hint)
+        return data
+
+    def files_in_use(self) -> set[str]:
+        """Names of all files of all tables that the newest snapshot needs."""
+        newest = self.snapshot()
+        listed = [self._listed_files(name, newest) for name in TABLES]
+        return {Path(path).name for both in listed for files in both for path in files}
+
+    def _listed_files(self, table: str, snapshot: int) -> tuple[list[str], list[str]]:
+        """Paths of a table's files of rows, and of those that say which rows are deleted."""
         assert table in TABLES, table
         listed = self.query(
             "select data_file, delete_file"
             f" from ducklake_list_files('lake', '{table}', snapshot_version => {int(snapshot)})"
             " order by data_file"
         )
-        if listed.column("delete_file").null_count < len(listed):
-            raise StoreError("rows of removed games are being taken out", "ask again in a moment")
-        return [str(path) for path in listed.column("data_file").to_pylist()]
+        data, deletes = (column.drop_null().to_pylist() for column in listed.columns)
+        return data, deletes
 
     def known_replays(self, *, repair: bool = True, revision: int = REVISION) -> pa.ChunkedArray:
         """Ids (16 bytes, in no order) of the replays that an ingest need not read again.
@@ -233,11 +246,11 @@ class Catalog:
                 f"select 1 from lake.games where {HEX_ID} in (select id from wanted) limit 1",
                 wanted=wanted,
             )
-            if not len(found):
-                return 0
-            _, removed = self._retried(work)
-            for name in names:
-                self._retried(rewrite(name))
+            removed = self._retried(work)[1] if len(found) else 0
+            newest = self.snapshot()
+            for name in names:  # also after a vacuum that was killed between the two
+                if self._listed_files(name, newest)[1]:
+                    self._retried(rewrite(name))
         return removed
 
     def expire(self) -> int:
@@ -249,8 +262,9 @@ class Catalog:
             if old:
                 call = f"call ducklake_expire_snapshots('lake', versions => [{versions}])"
                 self._retried(lambda cursor: cursor.execute(call))
-            clean = "call ducklake_cleanup_old_files('lake', cleanup_all => true)"
-            self._retried(lambda cursor: cursor.execute(clean))
+            # the second: what killed commits have left; with the lock, no other is under way
+            for name in ("cleanup_old_files", "delete_orphaned_files"):
+                self._retried(_all_of(f"ducklake_{name}"))
         return len(old)
 
     def _retried(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[int, T]:
@@ -292,6 +306,10 @@ def _merge(name: str) -> Callable[[duckdb.DuckDBPyConnection], None]:
         cursor.execute(f"call ducklake_merge_adjacent_files('lake', '{name}')")
 
     return work
+
+
+def _all_of(clean: str) -> Callable[[duckdb.DuckDBPyConnection], object]:
+    return lambda cursor: cursor.execute(f"call {clean}('lake', cleanup_all => true)")
 
 
 def _clean_up(cursor: duckdb.DuckDBPyConnection) -> None:

@@ -78,7 +78,7 @@ class Waste:
     @property
     def is_none(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.snapshots or self.games or self.game_files or self.kept_bytes)
+        return not any(vars(self).values())
 
 
 def waste(layout: Layout, *, catalog: Catalog) -> Waste:
@@ -89,8 +89,7 @@ def waste(layout: Layout, *, catalog: Catalog) -> Waste:
         for path, kind in on_disk(layout)
         if kind == "game" and path.name.partition(".")[0] in removed
     ]
-    newest = catalog.snapshot()
-    needed = {Path(path).name for name in TABLES for path in catalog.files(name, newest)}
+    needed = catalog.files_in_use()
     tables = [p for p in layout.tables.rglob("*.parquet") if p.name not in needed]
     return Waste(
         snapshots=len(catalog.snapshots()) - 1,

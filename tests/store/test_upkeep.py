@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import MissingGamesError, NotFoundError
+from schemas.errors import MissingGamesError, NotFoundError, StoreError
 from schemas.records import TABLES
 from schemas.shard import Request
 from store.catalog import Catalog
@@ -111,3 +111,42 @@ def test_stats_add_up(layout: Layout) -> None:
     assert found["disk"]["game_files"] == sum(len(game.parquet) for game in GAMES)
     on_disk = sum(path.stat().st_size for path in layout.tables.rglob("*.parquet"))
     assert sum(n for name, n in found["disk"].items() if name.startswith("tables/")) == on_disk
+
+
+def test_a_vacuum_that_was_killed_is_finished_by_the_next(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    whole = Catalog._retried
+
+    def killed(self: Catalog, work):  # type: ignore[no-untyped-def]
+        steps.append(work)
+        if len(steps) > 1:  # rows are deleted, but the files that hold them not yet written anew
+            raise KeyboardInterrupt
+        return whole(self, work)
+
+    with Catalog(layout) as catalog:
+        remove(layout, [GAMES[0].game_id], None, catalog=catalog)
+    with Catalog(layout) as catalog, monkeypatch.context() as patched:
+        patched.setattr(Catalog, "_retried", killed)
+        with pytest.raises(KeyboardInterrupt):
+            vacuum(layout, catalog=catalog)
+    with pytest.raises(StoreError, match="vacuum again"):
+        run_sql(layout, "select 1 from games")
+    with Catalog(layout) as catalog:
+        vacuum(layout, catalog=catalog)
+        assert waste(layout, catalog=catalog).is_none
+    (row,) = run_sql(layout, "select count(*) as n from games").to_pylist()
+    assert row["n"] == len(GAMES) - 1
+
+
+def test_vacuum_deletes_what_killed_commits_left_in_the_tables(layout: Layout) -> None:
+    sound = next(layout.tables.rglob("*.parquet"))
+    left = sound.with_name("ducklake-019d0000-0000-7000-8000-000000000000.parquet")
+    left.write_bytes(sound.read_bytes())
+    with Catalog(layout) as catalog:
+        assert waste(layout, catalog=catalog).table_files == 1
+        vacuum(layout, catalog=catalog)
+        assert not left.exists()
+        assert waste(layout, catalog=catalog).is_none
+        assert select(layout, Request(), catalog=catalog).manifest().games == len(GAMES)
