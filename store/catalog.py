@@ -344,7 +344,8 @@ def extension_path(name: str) -> Path:
 
 def _opened(layout: Layout, read_only: bool, any_columns: bool) -> duckdb.DuckDBPyConnection:
     is_new = not layout.catalog.exists()
-    if is_new and any(layout.games.glob("*/*.parquet")):
+    # asked again: another process may begin this store right now
+    if is_new and any(layout.games.glob("*/*.parquet")) and not layout.catalog.exists():
         message = f"{layout.catalog} is gone, though there are game files beside it"
         hint = f"meleewm rebuild --store {layout.root} makes it anew from them"
         raise StoreError(message, hint)
