@@ -14,7 +14,7 @@ from store.verify.columns import GAMES_MIN, VALUES_MIN, Columns
 from store.verify.files import FILE_COLUMNS, check_file, check_size, on_disk
 from store.verify.findings import Finding
 from store.verify.parallel import DiedError, in_order
-from store.verify.rows import contradictions, silent_columns
+from store.verify.rows import contradictions, silent_columns, unknown_names
 
 FILES_A_PIECE = 64
 """Game files that a worker process checks at a time: a third of a second."""
@@ -50,6 +50,7 @@ def verify(
     if not quick:
         findings += seen.findings(games_min, values_min)
         if not wrong:  # else a table may not be readable
+            findings += unknown_names(catalog)
             findings += silent_columns(catalog, games_min)
     return findings
 

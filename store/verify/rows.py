@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from schemas.errors import StoreError
-from schemas.names import PROJECTILES
+from schemas.names import CHARACTERS, ITEMS, PROJECTILES, STAGES
 from schemas.records import GAMES, PERSPECTIVES, PLAYERS, TABLES
 from store.catalog import HEX_ID, Catalog
 from store.verify.findings import Finding
@@ -96,6 +96,28 @@ def _item_checks() -> Iterator[tuple[str, str, str]]:
                 f" where p.{name} is not null and p.{name} <> coalesce(c.{name}, 0)"
             ),
         )
+
+
+# --- names that nobody knows --------------------------------------------------------------------
+
+_KNOWN = (
+    ("games", "stage", set(STAGES.values())),
+    ("players", "char", set(CHARACTERS.values())),
+    ("item_counts", "item", set(ITEMS.values())),
+)
+
+
+def unknown_names(catalog: Catalog) -> Iterator[Finding]:
+    """Ids of stages, characters and items that have no name: a mod, or damage on the way here."""
+    for table, column, known in _KNOWN:
+        rows = catalog.query(
+            f"select {column} as name, count(distinct game_id) as n,"
+            f" arg_min({HEX_ID}, game_id) as game_id from lake.{table} group by 1 order by 1"
+        ).to_pylist()
+        for row in rows:
+            if row["name"] not in known:
+                detail = f"'{row['name']}' has no name, in {row['n']} game{'s' * (row['n'] > 1)}"
+                yield Finding("bounds", f"{table}.{column}", detail, row["game_id"])
 
 
 # --- columns that say nothing -------------------------------------------------------------------

@@ -22,7 +22,7 @@ from store.upkeep import stats
 from store.verify import bounds as table
 from store.verify import verify
 from store.verify.parallel import DiedError, in_order
-from tests.store.makers import Game, make_game, make_store
+from tests.store.makers import Game, make_game, make_store, write_files
 
 GAMES = [make_game(n, version=(3, 14) if n % 2 else (2, 0)) for n in range(6)]
 
@@ -153,8 +153,8 @@ def test_tables_that_contradict_each_other_are_named(tmp_path: Path) -> None:
         ({**GAMES[4].rows, "players": GAMES[4].rows["players"][:1]}, "two sides"),
         (changed(GAMES[5], "games", 0, stretches=[39, 2]), "add up"),
     ]
-    layout = make_store(tmp_path / "melee", [GAMES])
-    layout.catalog.unlink()
+    layout = make_store(tmp_path / "melee", [])
+    write_files(layout, GAMES)
     with Catalog(layout) as catalog:
         for rows, _ in spoilt:
             catalog.commit(rows)
@@ -163,6 +163,21 @@ def test_tables_that_contradict_each_other_are_named(tmp_path: Path) -> None:
     for game, (_, said) in zip(GAMES, spoilt, strict=True):
         assert any(said in f.detail for f in found if f.game_id == game.game_id), said
     assert any(f.game_id == make_game(9).game_id and "without its game" in f.detail for f in found)
+
+
+def test_ids_without_a_name_are_named(tmp_path: Path) -> None:
+    game = GAMES[1]
+    rows: Rows = dict(game.rows)
+    for name in ("games", "perspectives"):
+        rows[name] = [{**row, "stage": "stage_99"} for row in game.rows[name]]
+    layout = make_store(tmp_path / "melee", [])
+    layout.game_path(game.game_id).parent.mkdir()
+    layout.game_path(game.game_id).write_bytes(game.parquet)
+    with Catalog(layout) as catalog:
+        catalog.commit(rows)
+        (found,) = [f for f in verify(layout, catalog=catalog) if f.where == "games.stage"]
+    assert (found.kind, found.game_id) == ("bounds", game.game_id)
+    assert "stage_99" in found.detail
 
 
 # --- columns ------------------------------------------------------------------------------------
