@@ -115,19 +115,21 @@ class Hold:
 class Place:
     """An archive that is being read by one thread, or one inside it.
 
-    inner: name of the archive inside, None for the outer one.
+    inner: name of the archive inside, None for the outer one. inner_dictionaries: a room of its
+    own for those inside, or two threads might each hold what the other one waits for.
     """
 
     path: Path
     room: Room
     dictionaries: Room
+    inner_dictionaries: Room
     passed: Passed
     hold: Hold
     inner: str | None = None
 
     def inside(self, name: str) -> "Place":
         """The place of an archive in this one."""
-        return replace(self, inner=name)
+        return replace(self, inner=name, dictionaries=self.inner_dictionaries)
 
     def member(self, name: str) -> str:
         """How the ledger names a member: one of an inner archive after that one's name."""

@@ -116,7 +116,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.room = Room(ROOM_BYTES)
-        self.dictionaries = Room(DICTIONARY_BYTES_MAX)
+        self.dictionaries = Room(DICTIONARY_BYTES_MAX), Room(DICTIONARY_BYTES_MAX)
         self.passed = Passed()
         self.n_running = 0
         self._parts: deque[tuple[Path, Part]] = deque()
@@ -194,8 +194,8 @@ class _Shared:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        self.room.stop()
-        self.dictionaries.stop()
+        for room in (self.room, *self.dictionaries):
+            room.stop()
 
 
 def _find(shared: _Shared, find: Callable[[_Shared], Iterator[Path | Item]], readers: int) -> None:
@@ -224,7 +224,8 @@ def _read(shared: _Shared) -> None:
         while piece := shared.next_part():
             path, part = piece
             hold = Hold(shared.room)
-            for found in part(Place(path, shared.room, shared.dictionaries, shared.passed, hold)):
+            place = Place(path, shared.room, *shared.dictionaries, passed=shared.passed, hold=hold)
+            for found in part(place):
                 if isinstance(found, Item):
                     shared.put(found, hold.pass_on())
                 else:

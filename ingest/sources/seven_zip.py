@@ -22,8 +22,9 @@ py7zr.archiveinfo.MAX_NUMFILES = min(py7zr.archiveinfo.MAX_NUMFILES, 2**20)
 _CHUNK = 2**18
 _CHUNK_UNBOUNDED = 2**12
 """Packed bytes at a time for methods that give out whatever these unpack to."""
-_BOUNDED = {b"\x00", b"\x03", b"\x03\x01\x01", b"\x21", b"\x04\x02\x02"}
-"""Methods that give out as much as is asked for: none, delta, LZMA, LZMA2, bzip2."""
+_LZMA = {b"\x03", b"\x03\x01\x01", b"\x21"}
+_BOUNDED = _LZMA | {b"\x00", b"\x04\x02\x02"}
+"""Methods that give out as much as is asked for: delta, LZMA, LZMA2; none, bzip2."""
 _WITH_DICTIONARY = {b"\x03\x01\x01": "LZMA", b"\x21": "LZMA2", b"\x03\x04\x01": "PPMd"}
 
 
@@ -131,6 +132,7 @@ class _Stream:
         self._unpacker = block.folder.get_decompressor(block.packed, reset=True)
         methods = {coder["method"] for coder in block.folder.coders}
         self._chunk = _CHUNK if methods <= _BOUNDED else _CHUNK_UNBOUNDED
+        self._lzma = self._unpacker.chain[0] if methods <= _LZMA else None
         self._at, self._stop = block.at, block.at + block.packed
 
     def read(self, size: int) -> bytes:
@@ -138,7 +140,10 @@ class _Stream:
         while True:
             self._check()
             before = self._at
-            data = bytes(self._unpacker.decompress(_Gate(self), size))
+            if self._lzma:  # py7zr would only add a checksum of the whole block, and two copies
+                data = bytes(self._lzma.decompress(self.packed(self._chunk), size))
+            else:
+                data = bytes(self._unpacker.decompress(_Gate(self), size))
             if data or not size:
                 return data
             if self._at == before and self._at == self._stop:
@@ -194,7 +199,7 @@ class _Reader(io.RawIOBase):
             parts.append(data)
         if not self._left and self._member.crc32 not in (None, self._crc32):
             raise SevenZipError("its bytes are damaged: wrong CRC-32")
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def drain(self) -> None:
         """Unpack what nobody has read."""
