@@ -11,13 +11,14 @@ import stat
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from ingest.sources import item, wrapped
 from ingest.sources.item import Item, read_file, replay, too_large, unreadable
-from ingest.sources.place import DICTIONARY_BYTES_MAX, BombError, Gauge, Place
+from ingest.sources.place import DICTIONARY_BYTES_MAX, BombError, Gauge, Place, Room
 
 if TYPE_CHECKING:
     from ingest.sources.seven_zip import Block
@@ -264,15 +265,19 @@ def _block(block: "Block", n_blocks: int, file: IO[bytes], place: Place) -> Iter
     try:
         Gauge(block.packed).add(sum(member.size for member in block.members))
         needed = seven_zip.dictionary_bytes(block)
+        if any(member.name.lower().endswith(".7z") for member in block.members):
+            # To wait for another dictionary while holding one is for ever, where two do so.
+            needed = DICTIONARY_BYTES_MAX
         place.dictionaries.take(needed)
         memory = needed
+        inside = replace(place, dictionaries=Room(DICTIONARY_BYTES_MAX))
         for member, open_member in seven_zip.members(file, block, place.room.check):
             if not is_known(member.name):
                 continue
             if member.is_link:
                 yield place.refused(member.name, "bad_member", _LINK)
             else:
-                yield from _member(place, member.name, member.size, open_member)
+                yield from _member(inside, member.name, member.size, open_member)
             rest.popleft()
             if not rest:
                 return  # what comes after is not unpacked

@@ -19,6 +19,8 @@ _SLP_HEAD = b"{U\x03raw[$U#l"
 _PAYLOAD_SIZES = 0x35
 _FEED_BYTES = 1024  # a zstd frame may hold 128 kB in 4 bytes: so much is met before the limit is
 _WINDOW_BYTES_MAX = 2**27
+_EVENTS_MAX = 2**23
+"""No replay has more: events have 30 bytes on average, and each takes 20 here."""
 
 
 class SlpzError(ValueError):
@@ -94,6 +96,8 @@ def _unpacked(frame: bytes, size: int) -> Bytes:
 def _events(columns: Bytes, sizes: npt.NDArray[np.int64]) -> bytes:
     """Events one after another, as the console wrote them."""
     n_events = int.from_bytes(columns[:4].tobytes(), "big")
+    if n_events > _EVENTS_MAX:
+        raise SlpzError(f"{n_events} events; up to {_EVENTS_MAX} are read")
     order, columns = columns[4 : 4 + n_events], columns[4 + n_events :]
     counts = np.bincount(order, minlength=256)
     if ((counts > 0) & (sizes < 0)).any():
@@ -101,8 +105,8 @@ def _events(columns: Bytes, sizes: npt.NDArray[np.int64]) -> bytes:
         raise SlpzError(f"event 0x{unknown:02X} is not in the table of payload sizes")
     if len(order) != n_events or int((counts * np.maximum(sizes, 0)).sum()) != len(columns):
         raise SlpzError(f"{n_events} events do not fill {len(columns)} bytes")
-    lengths = sizes[order] + 1
-    ends = np.cumsum(lengths)
+    lengths = (sizes + 1).astype(np.int32)[order]
+    ends = np.cumsum(lengths, dtype=np.int32)  # of less than REPLAY_BYTES_MAX
     begins = ends - lengths
     out = np.empty(int(ends[-1]) if n_events else 0, np.uint8)
     out[begins] = order

@@ -95,6 +95,25 @@ def test_inner_archives_leave_no_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert left.detail == f"{len(inner)} bytes: unpack the outer one"
 
 
+def test_seven_zips_inside_seven_zips_do_not_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (archives, reading):  # room for one dictionary of 1 MB, not for two
+        monkeypatch.setattr(module, "DICTIONARY_BYTES_MAX", 3 * 2**19)
+    inner = archive_bytes("a.7z", REPLAYS, tmp_path)
+    paths = [tmp_path / f"{n}.7z" for n in range(3)]
+    for path in paths:
+        make_seven_zip(path, {"a.7z": inner, "last.slp": b"2"})
+    found: list[Item] = []
+    source = items(paths, readers=3)
+    taker = threading.Thread(target=lambda: found.extend(source))
+    taker.start()
+    taker.join(20)
+    source.close()
+    assert len(replays_of(found)) == len(REPLAYS) + 1
+    assert len(found) == 3 * (len(REPLAYS) + 1)
+
+
 def test_folders_in_archives_are_no_replays_and_no_archives(tmp_path: Path) -> None:
     make_zip(tmp_path / "a.zip", {"x.slp/": b"", "y.zip/": b""})
     assert list(items([tmp_path])) == []
