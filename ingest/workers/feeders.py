@@ -3,6 +3,7 @@
 import queue
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ingest import sources
@@ -59,7 +60,10 @@ class Feeder(threading.Thread):
         """Work until the items end; the last word is None."""
         try:
             while (item := self._shared.next()) is not None:
-                self._results.put((item, self._outcome(item)))
+                outcome = self._outcome(item)
+                # without its bytes: 500 results may wait while another ingest holds the catalog
+                item = replace(item, data=None)
+                self._results.put((item, outcome))
         except BaseException as error:  # noqa: BLE001 - raised again by the collecting thread
             self._results.put(error)
         finally:

@@ -1,13 +1,21 @@
 """A replay that takes too much memory costs that replay; a long one does not."""
 
+import queue
 import struct
+import zipfile
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from ingest import sources
 from ingest.slp import GAME_END, split
 from ingest.synthetic import make_game
+from ingest.worker import Options
 from ingest.workers import ingest, process
+from ingest.workers.feeders import Feeder, Shared
+from ingest.workers.known import Known
 from store.catalog import Catalog
 from store.layout import open_layout
 
@@ -51,3 +59,19 @@ def test_memory_is_bounded_replay_by_replay(
     assert row["sha256"] is not None
     assert ingest([folder], store, workers=1).known == 3, "it would take as much again"
     assert ingest([folder], tmp_path / "other", workers=1).stored == 3
+
+
+def test_results_that_wait_hold_no_replays(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
+        archive.writestr("a.slp", make_game(1, n_frames=200).slp)
+    layout = open_layout(tmp_path / "store", create=True)
+    results: queue.Queue[Any] = queue.Queue()
+    nothing = Known(pa.chunked_array([], pa.binary()))
+    feeder = Feeder(
+        layout, Options(), Shared(sources.items([tmp_path / "one.zip"]), nothing), results
+    )
+    feeder.start()
+    item, outcome = results.get(timeout=120)
+    assert (item.member, item.data, outcome.name) == ("a.slp", None, "stored")
+    assert results.get(timeout=120) is None
+    feeder.join()
