@@ -37,7 +37,7 @@ BATCH = 500
 REAL_FILES, REAL_FRAMES = 60, 150
 WRAPPED_SHARE, UNTOUCHED_SHARE = 0.1, 0.01
 OUTCOMES = ("stored", "repaired", "refused")
-_NEVER = ("crashed", "hung")
+_NEVER = ("crashed", "hung", "out_of_memory")
 
 
 @dataclass(frozen=True)

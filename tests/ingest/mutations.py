@@ -6,6 +6,7 @@ people keep replays, and may damage that, too. Nothing here knows what an ingest
 
 import gzip
 import io
+import lzma
 import struct
 import tarfile
 import zipfile
@@ -16,6 +17,7 @@ import py7zr
 import zstandard
 
 from ingest.slp import GAME_END, GAME_START, KINDS, MAGIC, PAYLOADS, START, ubjson
+from tests.ingest.slpz_files import pack as pack_slpz
 from tests.ingest.streams import CODE, RAW, Stream
 
 OfStream = Callable[[Random, Stream], None]
@@ -417,8 +419,19 @@ def _tar(name: str, data: bytes) -> bytes:
     return out.getvalue()
 
 
+def _slpz(data: bytes) -> bytes:
+    """A replay that the format has no place for stays a .slp in all but its name."""
+    try:
+        return pack_slpz(data) or data
+    except (struct.error, IndexError):
+        return data
+
+
 WRAPPERS: dict[str, Callable[[bytes], bytes]] = {
     ".slp.gz": lambda data: gzip.compress(data, mtime=0),
+    ".slp.xz": lzma.compress,
+    ".slp.zst": zstandard.compress,
+    ".slpz": _slpz,
     ".zip": lambda data: _zip("a.slp", data),
     ".7z": lambda data: _seven_zip("a.slp", data),
     ".tar": lambda data: _tar("a.slp", data),

@@ -114,7 +114,10 @@ def test_every_replay_is_stored_or_refused_with_its_cause(real: Real) -> None:
         expected = cause(told)
         outcome = "refused" if expected else "repaired" if repairs(told) else "stored"
         assert (row["rule"], row["outcome"]) == (expected, outcome), sha256
-        assert bool(row["detail"]) == (expected is not None)
+        if expected is None:
+            assert row["detail"] == (", ".join(repairs(told)) or None)
+        else:
+            assert row["detail"]
         if expected == "not_two_players":
             assert row["detail"].startswith(f"{told['players']} players")
 
