@@ -184,6 +184,10 @@ class _Memory:
         """As `Catalog.check_snapshot`."""
         return self._snapshot
 
+    def each_game_once(self, _snapshot: int) -> bool:
+        """As `Catalog.each_game_once`."""
+        return True
+
     def query(self, sql: str, values: tuple[object, ...] = (), **tables: pa.Table) -> pa.Table:
         """As `Catalog.query`."""
         with self._connection.cursor() as cursor:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,8 @@ LIMIT_SALT = 1
 """Keys with this salt choose the games of a limited dataset, whatever their place in the order."""
 
 Keys = npt.NDArray[np.uint64]
+Counts = npt.NDArray[np.int64]
+Size = TypeVar("Size", int, Counts)
 Text = str | bytes
 Listed = tuple[str, int, tuple[int, ...]]
 """(game_id, rev, sides): what a dataset is a list of."""
@@ -239,8 +241,8 @@ END = bytes(2 * BLOCK)
 _HEADER = struct.Struct("100s8s8s8s12s12s8s1s100s6s2s32s32s8s8s155s12x")
 
 
-def padded(size: int) -> int:
-    """Size of a body in a tar, zeros to a whole block included."""
+def padded(size: Size) -> Size:
+    """Size of a body in a tar (or of each one), zeros to a whole block included."""
     return -(-size // BLOCK) * BLOCK
 
 
@@ -298,7 +300,7 @@ def shard_bytes(members: Iterable[Member]) -> int:
     return sum(sample_bytes(m.parquet_bytes, m.json_bytes) for m in members) + len(END)
 
 
-def sample_bytes(parquet_bytes: int, json_bytes: int) -> int:
+def sample_bytes(parquet_bytes: Size, json_bytes: Size) -> Size:
     """Length of one sample in a tar, both headers included."""
     return 2 * BLOCK + padded(parquet_bytes) + padded(json_bytes)
 

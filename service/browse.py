@@ -15,7 +15,7 @@ from service.errors import RESPONSES
 from service.state import Shared
 from store.catalog import Catalog
 from store.encode import to_json
-from store.select import live_games
+from store.select import games_near, live_games
 
 probe = APIRouter(prefix="/v1", tags=["service"], responses=RESPONSES)
 router = APIRouter(
@@ -54,9 +54,12 @@ class View:
         games, removals, sides = (
             catalog.at(name, self.snapshot) for name in ("games", "removals", "perspectives")
         )
-        live = live_games(games, removals, self.recordings, "matched")
+        once = catalog.each_game_once(self.snapshot)
+        near = games_near(games, "matched", self.recordings, once)
+        live = live_games("rows", removals, self.recordings)
         return (
-            f"with matched as (select * from {sides} where {where}), live as ({live}),"
+            f"with matched as (select * from {sides} where {where}),"
+            f" rows as (select * from {near}), live as ({live}),"
             " shown as (select * from matched semi join live using (game_id, rev, rewrite))"
         ), list(values)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.records import NEEDS_REPAIR, TABLES, TRANSIENT_RULES, arrow_schema
@@ -31,7 +30,6 @@ HEX_ID = "replace(cast(game_id as varchar), '-', '')"
 """SQL of a game id as it stands outside the catalog."""
 _RECENT_MAX = 65_536
 
-Hashes = npt.NDArray[np.uint64]
 Key = tuple[Any, ...]
 
 
@@ -52,15 +50,14 @@ def _keys(table: pa.Table, columns: Sequence[str]) -> list[Key]:
 
 
 class Met:
-    """Hashes of one column of a table, in memory: which rows of a batch may stand there already.
+    """Eight bytes of each id in a table, in memory: which of a batch may stand there already.
 
-    To ask the table would open each of its files at every commit. 8 to 80 bytes a row.
+    To ask the table would open each of its files at every commit. Takes 8 to 80 bytes a row.
     """
 
     def __init__(self, name: str, column: str) -> None:
-        self._name = name
-        kind = next(field.sql for field in TABLES[name] if field.name == column)
-        self._hash = f"select hash(cast({column} as {kind})) as hash from "
+        """column: ids of at least eight bytes, as hex digits or bytes; one may be null."""
+        self._name, self._column = name, column
         self._sorted = np.empty(0, np.uint64)
         self._recent: set[int] = set()
         self._snapshot = 0
@@ -73,48 +70,43 @@ class Met:
         if self._snapshot and _is_kept(cursor, self._snapshot + 1):
             bounds = f"{self._snapshot + 1}, {snapshot}"
             added = f"ducklake_table_insertions('lake', 'main', '{self._name}', {bounds})"
-        self._take(_hashes(cursor, self._hash + added))
+        self._take(cursor.execute(f"select {self._column} from {added}").to_arrow_table())
         self._snapshot = snapshot
 
-    def maybe(self, cursor: duckdb.DuckDBPyConnection, batch: pa.Table) -> pa.Table:
-        """The rows of a batch whose value may be in the table: all that are, hardly another."""
-        hashes = self._of(cursor, batch)
-        at = np.searchsorted(self._sorted, hashes)
-        inside = at < len(self._sorted)
-        inside[inside] = self._sorted[at[inside]] == hashes[inside]
-        recent = [n in self._recent for n in hashes.tolist()]
-        return batch.filter(pa.array(inside | np.array(recent, bool)))
+    def maybe(self, batch: pa.Table) -> pa.Table:
+        """The rows of a batch whose id may be in the table: all that are, hardly another."""
+        heads = self._heads(batch)
+        at = np.searchsorted(self._sorted, np.array(heads, np.uint64))
+        old = np.append(self._sorted, np.uint64(0))[at].tolist()
+        found = [new in self._recent or new == near for new, near in zip(heads, old, strict=True)]
+        return batch.filter(pa.array(found, pa.bool_()))
 
-    def committed(
-        self, cursor: duckdb.DuckDBPyConnection, batch: pa.Table | None, snapshot: int
-    ) -> None:
+    def committed(self, batch: pa.Table | None, snapshot: int) -> None:
         """Take in a batch that is this snapshot; any other one is left to `catch_up`."""
         if snapshot == self._snapshot + 1:
             if batch is not None:
-                self._take(self._of(cursor, batch))
+                self._take(batch)
             self._snapshot = snapshot
 
-    def _take(self, hashes: Hashes) -> None:
-        self._recent.update(hashes.tolist())
+    def _take(self, rows: pa.Table) -> None:
+        self._recent.update(self._heads(rows))
         if len(self._recent) > _RECENT_MAX:
             recent = np.fromiter(self._recent, np.uint64, len(self._recent))
             self._sorted = np.union1d(self._sorted, recent)
             self._recent.clear()
 
-    def _of(self, cursor: duckdb.DuckDBPyConnection, batch: pa.Table) -> Hashes:
-        with _registered(cursor, batch):
-            return _hashes(cursor, self._hash + "batch")
+    def _heads(self, rows: pa.Table) -> list[int]:
+        """The first eight bytes of each id as a number; 0 for null."""
+        ids = rows.column(self._column).to_pylist()
+        if pa.types.is_binary(rows.column(self._column).type):
+            return [int.from_bytes(i[:8], "big") if i else 0 for i in ids]
+        return [int(i[:8] + i[9:13] + i[14:18] if len(i) > 32 else i[:16], 16) for i in ids]
 
 
 def _is_kept(cursor: duckdb.DuckDBPyConnection, snapshot: int) -> bool:
     """Whether no vacuum has taken a snapshot: else all of the table is looked at again."""
     sql = "select 1 from ducklake_snapshots('lake') where snapshot_id = ?"
     return bool(cursor.execute(sql, [snapshot]).fetchall())
-
-
-def _hashes(cursor: duckdb.DuckDBPyConnection, sql: str) -> Hashes:
-    found: Hashes = cursor.execute(sql).fetchnumpy()["hash"]
-    return found
 
 
 @contextmanager
@@ -165,7 +157,7 @@ def _known(
     cursor: duckdb.DuckDBPyConnection, batch: pa.Table | None, met: Met, sql: str
 ) -> list[Key]:
     """What `sql` finds for the rows of a batch that may be there already; most often none may."""
-    doubtful = [] if batch is None else met.maybe(cursor, batch)
+    doubtful = [] if batch is None else met.maybe(batch)
     if not len(doubtful):
         return []
     with _registered(cursor, doubtful):

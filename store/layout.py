@@ -214,3 +214,27 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "afs", "ceph", "lustre", "gpfs", "beegfs", "fuse.sshfs"}
+
+
+def refuse_network(folder: Path) -> None:
+    """Raise StoreError for a network file system.
+
+    SQLite's write-ahead log needs memory that all its processes share.
+    """
+    table = Path("/proc/self/mounts")
+    if not table.exists():
+        return
+    target = folder.absolute().resolve()
+    mounts = [line.split()[1:3] for line in table.read_text("utf-8", "replace").splitlines()]
+    around = [(len(at), kind) for at, kind in mounts if target.is_relative_to(_unescaped(at))]
+    kind = max(around, default=(0, ""))[1]
+    if kind in _NETWORK:
+        message = f"{folder} is on a network file system ({kind})"
+        raise StoreError(message, "a store's catalog needs a local disk")
+
+
+def _unescaped(mount: str) -> str:
+    return mount.replace("\\040", " ")

@@ -5,7 +5,7 @@ SQL of that rule stands here once; store.sql builds its views from it too.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,16 +13,22 @@ from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas import query, shard
 from schemas.errors import MissingGamesError, NotFoundError
-from schemas.shard import MEMBERS, Lock, Manifest, Member, Request, Shard
+from schemas.records import version_text
+from schemas.shard import MEMBERS, Counts, Lock, Manifest, Member, Request, Shard
 from store.catalog import HEX_ID, Catalog
 from store.layout import Layout, write_atomic
 
 _NAMED_MAX = 3  # missing games that an error names
 
+_COLUMNS = (
+    "game_id, rev, rewrite, natural_key, bucket, n_frames, stretches, parquet_bytes,"
+    " parquet_crc32, parquet_sha256, leaf_set, version"
+)
 _FACTS = (
     "replace(cast(natural_key as varchar), '-', '') as natural_key, bucket, n_frames, stretches,"
     " parquet_bytes, parquet_crc32, parquet_sha256, leaf_set, version"
@@ -111,15 +117,24 @@ def select(layout: Layout, request: Request, *, catalog: Catalog | None = None) 
     where, values = query.to_sql(tree)
     with _opened(layout, catalog) as lake:
         snapshot = lake.check_snapshot(request.snapshot)
-        matched = f"select * from {lake.at('perspectives', snapshot)} where {where}"
-        games, removals = lake.at("games", snapshot), lake.at("removals", snapshot)
+        sides, games, removals = (
+            lake.at(name, snapshot) for name in ("perspectives", "games", "removals")
+        )
+        near = games_near(games, "matched", request.recordings, lake.each_game_once(snapshot))
+        is_newest = request.snapshot is None or snapshot == lake.snapshot()
+        chosen = "rows join chosen using (game_id, rev, rewrite)"
+        if not is_newest:
+            # The bytes on disk are the newest ones, also for a selection of the past.
+            chosen = _newest_files(lake, "(select * exclude (rewrite) from chosen)")
+        # What a table of 287,504 games costs is decoding it: each is read as seldom as can be.
         found = lake.query(
-            f"with matched as ({matched}),"
-            f" live as ({live_games(games, removals, request.recordings, 'matched')}),"
+            "with matched as materialized (select game_id, rev, rewrite, natural_key, side"
+            f"   from {sides} where {where}),"
+            f" rows as materialized (select {_COLUMNS} from {near}),"
+            f" live as ({live_games('rows', removals, request.recordings)}),"
             " chosen as (select game_id, rev, rewrite, list(side order by side) as sides"
             "   from matched semi join live using (game_id, rev, rewrite) group by all)"
-            f" select {HEX_ID} as game_id, rev, sides, {_FACTS}"
-            f" from {_files(lake, snapshot, 'chosen')} order by game_id",
+            f" select {HEX_ID} as game_id, rev, sides, {_FACTS} from {chosen} order by game_id",
             values,
         )
     found = _sampled(_of_split(found, request.split), request)
@@ -180,20 +195,30 @@ def load(layout: Layout, dataset_id: str, *, catalog: Catalog | None = None) -> 
     return from_lock(layout, Lock.from_json(path.read_bytes()), catalog=catalog)
 
 
-def live_games(games: str, removals: str, recordings: str, among: str | None = None) -> str:
+def games_near(games: str, among: str, recordings: str, each_once: bool) -> str:
+    """SQL of the rows of `games` that decide which rows of a relation `live_games` shows.
+
+    games: the table as of the snapshot; each_once: `Catalog.each_game_once` of it. among: a
+    relation with its game_id and natural_key.
+    """
+    if recordings == "all":
+        return f"{games} semi join {among} using (game_id)"
+    if each_once:
+        return f"{games} semi join {among} using (natural_key)"
+    # By id as well: a later revision may have another key, and takes the matched one's place.
+    return (
+        f"{games} semi join (select game_id from {games} semi join {among} using (natural_key)"
+        f" union select game_id from {among}) using (game_id)"
+    )
+
+
+def live_games(games: str, removals: str, recordings: str) -> str:
     """SQL of the (game_id, rev, rewrite) that a snapshot shows.
 
-    games, removals: the tables as of the snapshot. among: a relation with game_id and natural_key;
-    only games of these ids and keys are looked at. Which recording of a game is shown depends on
-    the snapshot alone, neither on the query nor on the order of ingest.
+    games, removals: the tables as of the snapshot, or of `games` all rows of `games_near`. Which
+    recording of a game is shown depends on the snapshot alone, neither on the query nor on the
+    order of ingest.
     """
-    # By id as well: a later revision may have another key, and takes the matched one's place.
-    near = (
-        f" and (natural_key in (select natural_key from {among})"
-        f" or game_id in (select game_id from {among}))"
-        if among
-        else ""
-    )
     # Few games have two rows: windows over all of them would cost more than the rest of a query.
     # (One kind is left: a game whose revisions differ in natural_key is found by its id.)
     by_key = " or natural_key in (select natural_key from kept group by all having count(*) > 1)"
@@ -201,7 +226,7 @@ def live_games(games: str, removals: str, recordings: str, among: str | None = N
     one = recordings == "one"
     return (
         f"with kept as (select game_id, rev, rewrite, natural_key from {games}"
-        f"   where game_id not in (select game_id from {removals}){near}),"
+        f"   where game_id not in (select game_id from {removals})),"
         " contested as (select * from kept where game_id in"
         "   (select game_id from kept group by all having count(*) > 1)"
         f"  {by_key if one else ''}),"
@@ -219,14 +244,6 @@ def rewrites(catalog: Catalog, snapshot: int) -> dict[tuple[str, int], int]:
         f" from {catalog.at('games', snapshot)} where rewrite > 0 group by all"
     )
     return {(row["game_id"], row["rev"]): row["rewrite"] for row in found.to_pylist()}
-
-
-def _files(catalog: Catalog, snapshot: int, chosen: str) -> str:
-    """SQL of `games` joined with `chosen`: a relation with (game_id, rev, rewrite)."""
-    if snapshot == catalog.snapshot():
-        return f"{catalog.at('games', snapshot)} join {chosen} using (game_id, rev, rewrite)"
-    # The bytes on disk are the newest ones, also for a selection of the past.
-    return _newest_files(catalog, f"(select * exclude (rewrite) from {chosen})")
 
 
 def _newest_files(catalog: Catalog, chosen: str) -> str:
@@ -271,8 +288,7 @@ def _sampled(found: pa.Table, request: Request) -> pa.Table:
 
 def _selection(request: Request, snapshot: int, text: str, found: pa.Table) -> Selection:
     table = _laid_out(found, request)
-    columns = (shard.values(table.column(name)) for name in ("game_id", "rev", "sides"))
-    packed = shard.pack(zip(*columns, strict=True))
+    packed = _packed(*(table.column(name) for name in ("game_id", "rev", "sides")))
     return Selection(request, snapshot, text, table, shard.dataset_id(request, packed))
 
 
@@ -282,13 +298,10 @@ def _laid_out(found: pa.Table, request: Request) -> pa.Table:
     order = np.argsort(keys, kind="stable")
     found = found.take(order)
     numbers = shard.shard_numbers(keys[order], request.games_per_shard)
-    names = ("game_id", "rev", "sides", "n_frames", "stretches", "version", "parquet_bytes")
-    *listed, frames, stretches, versions, bodies = (shard.values(found.column(n)) for n in names)
-    games = zip(*listed, strict=True)
-    facts = zip(games, frames, stretches, versions, strict=True)
-    lengths = [len(shard.sample_json(*fact)) for fact in facts]
-    sizes = [shard.sample_bytes(body, length) for body, length in zip(bodies, lengths, strict=True)]
-    ends = np.cumsum(np.array(sizes, np.int64))
+    lengths = _json_lengths(found)
+    bodies = found.column("parquet_bytes").to_numpy()
+    sizes = shard.sample_bytes(bodies, lengths)
+    ends = np.cumsum(sizes)
     starts = ends - sizes
     firsts = np.flatnonzero(np.diff(numbers, prepend=-1))
     offsets = starts - starts[firsts][numbers] + shard.BLOCK
@@ -296,6 +309,45 @@ def _laid_out(found: pa.Table, request: Request) -> pa.Table:
     for name, values in places.items():
         found = found.append_column(name, pa.array(values, MEMBERS.field(name).type))
     return found.cast(MEMBERS)
+
+
+def _json_lengths(members: pa.Table) -> Counts:
+    """Length of `shard.sample_json` of each row."""
+    fixed = len(shard.sample_json(("", 0, ()), 0, (), 0)) - len("0" + "[]" + "0" + "[]" + "0.0.0")
+    versions, which = np.unique(members.column("version").to_numpy(), return_inverse=True)
+    texts = np.array([len(version_text(int(v))) for v in versions], np.int64)[which]
+    ids = pc.binary_length(members.column("game_id")).to_numpy()
+    digits = [_digits(members.column(name).to_numpy()) for name in ("rev", "n_frames")]
+    lists = []
+    for name in ("sides", "stretches"):
+        n, total = _list_sums(members.column(name), _digits)
+        lists.append(total + 2 + 2 * np.maximum(n - 1, 0))  # brackets, and ", " between
+    lengths: Counts = fixed + texts + ids + sum(digits) + sum(lists)
+    return lengths
+
+
+def _digits(numbers: Counts) -> Counts:
+    """Decimal digits of each number, none of them negative."""
+    digits: Counts = 1 + np.searchsorted(10 ** np.arange(1, 19), numbers, "right")
+    return digits
+
+
+def _list_sums(column: pa.ChunkedArray, of: Callable[[Counts], Counts]) -> tuple[Counts, Counts]:
+    """How many values each list has, and the sum of a function over them."""
+    array = column.combine_chunks()
+    lengths = array.value_lengths().to_numpy().astype(np.int64)
+    sums = np.append(0, np.cumsum(of(array.flatten().to_numpy().astype(np.int64))))
+    ends = np.cumsum(lengths)
+    return lengths, sums[ends] - sums[ends - lengths]
+
+
+def _packed(ids: pa.ChunkedArray, revs: pa.ChunkedArray, sides: pa.ChunkedArray) -> bytes:
+    """As `shard.pack`, from columns of a table of members."""
+    packed = np.empty(len(ids), np.dtype([("id", "V16"), ("rev", ">u2"), ("sides", "u1")]))
+    packed["id"] = np.frombuffer(bytes.fromhex("".join(shard.values(ids))), "V16")
+    packed["rev"] = revs.to_numpy()
+    packed["sides"] = _list_sums(sides, lambda side: 1 << side)[1]
+    return packed.tobytes()
 
 
 def _refuse_missing(missing: list[tuple[str, int]]) -> None:

@@ -16,11 +16,10 @@ import pyarrow.compute as pc
 
 from schemas.columns import FRAME, ITEM, PLAYER, STAGE
 from schemas.errors import FailureError, LimitError, MeleeError, SqlError
-from schemas.filters import quoted
 from schemas.game import FULL
-from schemas.records import TABLES, Field
+from schemas.records import TABLES
 from schemas.shard import MEMBERS, Request
-from store.catalog import SNAPSHOT_COLUMN, Catalog
+from store.catalog import Catalog
 from store.guard import ERROR, Limits, SqlPlan, answer
 from store.layout import Layout
 from store.select import live_games, rewrites, select
@@ -124,7 +123,7 @@ def describe(
                 catalog=opened,
             )  # fmt: skip
     snapshot = catalog.check_snapshot(snapshot)
-    views = [(f"_raw_{name}", _raw_view(catalog, name, snapshot)) for name in TABLES]
+    views = [(f"_raw_{name}", f"from {catalog.at(name, snapshot)}") for name in TABLES]
     is_bound = over is not None
     members = MEMBERS.empty_table()
     if is_bound or frames:
@@ -142,24 +141,6 @@ def describe(
         shown=_sides(members, rewrites(catalog, snapshot)) if is_bound else None,
         files=_game_files(layout, members),
     )
-
-
-def _raw_view(catalog: Catalog, name: str, snapshot: int) -> str:
-    """A table as of a snapshot, from its parquet files alone."""
-    files = catalog.files(name, snapshot)
-    if not files:
-        return f"select {', '.join(map(_null, TABLES[name]))} where false"
-    columns = ", ".join(field.name for field in TABLES[name])
-    listed = ", ".join(map(quoted, files))
-    merged = catalog.query(
-        "select 1 from parquet_schema(?) where name = ? limit 1", [files, SNAPSHOT_COLUMN]
-    )
-    then = f" where coalesce({SNAPSHOT_COLUMN}, 0) <= {snapshot}" if len(merged) else ""
-    return f"select {columns} from read_parquet([{listed}], union_by_name = true){then}"
-
-
-def _null(field: Field) -> str:
-    return f"cast(null as {field.sql}) as {field.name}"
 
 
 def _sides(members: pa.Table, rewritten: dict[tuple[str, int], int]) -> pa.Table:

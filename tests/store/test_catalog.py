@@ -17,7 +17,7 @@ import pytest
 from schemas.errors import NotFoundError, StoreError
 from schemas.game import REVISION
 from schemas.records import TABLES, Rows
-from store import catalog as module
+from store import layout as layout_module
 from store.catalog import SNAPSHOT_COLUMN, Catalog
 from store.layout import Layout, open_layout
 from tests.store.makers import make_game, rows_of, write_files
@@ -207,7 +207,7 @@ def test_damaged_catalog_is_named(layout: Layout) -> None:
 
 def test_network_file_system_is_refused(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {line.split()[2] for line in Path("/proc/self/mounts").read_text().splitlines()}
-    monkeypatch.setattr(module, "_NETWORK", kinds)
+    monkeypatch.setattr(layout_module, "_NETWORK", kinds)
     with pytest.raises(StoreError, match="network file system"):
         Catalog(layout)
 

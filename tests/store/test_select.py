@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from schemas.errors import MissingGamesError, NotFoundError, QueryError
 from schemas.game import REVISION
 from schemas.records import TABLES, Rows
 from schemas.shard import Lock, Request, members_from, split_names
-from store.catalog import Catalog
+from store.catalog import HEX_ID, Catalog
 from store.layout import Layout
 from store.select import Selection, from_lock, load, save, select
 from store.sql import run_sql
@@ -221,6 +222,70 @@ def test_a_revision_may_change_which_recordings_belong_together(tmp_path: Path) 
         key = third.rows["games"][0]["natural_key"]
         text = f"game_id = '{first.game_id}' and natural_key = '{key}'"
         assert _ids(select(layout, Request(text, recordings="all"), catalog=catalog)) == []
+
+
+def _shown(rows: list[dict[str, Any]], removed: set[str], recordings: str) -> set[Any]:
+    """The (game_id, rev, rewrite) that count, in plain words."""
+    newest: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: (row["rev"], row["rewrite"])):
+        if row["game_id"] not in removed:
+            newest[row["game_id"]] = row
+    first: dict[str, str] = {}
+    for game_id in sorted(newest, reverse=True):
+        first[newest[game_id]["natural_key"]] = game_id
+    return {
+        (game_id, row["rev"], row["rewrite"])
+        for game_id, row in newest.items()
+        if recordings == "all" or first[row["natural_key"]] == game_id
+    }
+
+
+def _drawn(draw: random.Random, revisions: int) -> Rows:
+    """Rows of one of few games, whose recordings and revisions get in each other's way."""
+    game = make_game(draw.randrange(6), n_frames=1)
+    changed: dict[str, object] = {
+        "rev": draw.randrange(1, 1 + revisions),
+        "rewrite": draw.randrange(revisions),
+    }
+    changed["natural_key"] = make_game(draw.randrange(4)).rows["games"][0]["natural_key"]
+    return {
+        name: [{key: changed.get(key, value) for key, value in row.items()} for row in rows]
+        for name, rows in game.rows.items()
+        if name in ("games", "perspectives")
+    }
+
+
+@pytest.mark.parametrize("revisions", [1, 3])
+def test_what_counts_is_what_plain_words_say(tmp_path: Path, revisions: int) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    layout, removed = make_store(tmp_path / "melee", []), set[str]()
+    with Catalog(layout) as catalog:
+        for step in range(6):
+            for _ in range(3):
+                catalog.commit(_drawn(draw, revisions))
+            if step % 3 == 1:
+                out = make_game(draw.randrange(6)).game_id
+                removed.add(out)
+                catalog.commit({"removals": [{"game_id": out, "removed_at": None, "reason": ""}]})
+            if step % 3 == 2:
+                catalog.compact(files_max=2)
+            games = catalog.query(f"select * replace ({HEX_ID} as game_id) from lake.games")
+            sides = catalog.query(f"select * replace ({HEX_ID} as game_id) from lake.perspectives")
+            for recordings in ("one", "all"):
+                shown = _shown(games.to_pylist(), removed, recordings)
+                for text, wanted in (("", ("fox", "marth", "sheik")), ("char='fox'", ("fox",))):
+                    expected = {
+                        (row["game_id"], row["rev"], row["side"])
+                        for row in sides.to_pylist()
+                        if row["char"] in wanted
+                        and (row["game_id"], row["rev"], row["rewrite"]) in shown
+                    }
+                    found = select(layout, Request(text, recordings=recordings), catalog=catalog)
+                    assert expected == {
+                        (m.game_id, m.rev, side) for m in found.members for side in m.sides
+                    }
 
 
 def test_old_snapshots_name_the_same_dataset_after_compaction(tmp_path: Path) -> None:
