@@ -132,7 +132,7 @@ def run_ingest(args: argparse.Namespace) -> int:
     found = list(files(paths))
     # How many bytes of replays an archive holds is known only when it has been read.
     plain = bool(found) and all(path.suffix == ".slp" for path in found)
-    total = sum(path.stat().st_size for path in found if path.exists()) if plain else None
+    total = sum(map(_file_bytes, found)) if plain else None
     last: list[Progress] = []
     with console.Bar("ingest", quiet=args.quiet, show=console.human_bytes) as bar:
 
@@ -155,6 +155,13 @@ def run_ingest(args: argparse.Namespace) -> int:
     for line in summary_lines(summary.as_dict()):
         console.out(line)
     return 0
+
+
+def _file_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # gone, or not ours to look at: the ingest says so
+        return 0
 
 
 def _watch(args: argparse.Namespace, paths: list[Path], store: Path, options: "Options") -> int:

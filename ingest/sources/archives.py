@@ -57,9 +57,18 @@ def parts(path: Path, n_readers: int) -> list[Part] | None:
         return None
     if name.endswith(".7z"):
         return [partial(_whole, _seven_zip_parts)]
-    if name.endswith(".zip") and path.is_file() and path.stat().st_size > _SPLIT_BYTES:
+    if name.endswith(".zip") and _file_bytes(path) > _SPLIT_BYTES:
         return [partial(_whole, partial(_zip, share=(n, n_readers))) for n in range(n_readers)]
     return [partial(_whole, _reader(name))]
+
+
+def _file_bytes(path: Path) -> int:
+    """0 for what is no file, or cannot be asked: its reader says why."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _reader(name: str) -> Callable[..., Iterator[Item]]:

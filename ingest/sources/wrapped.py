@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ingest.sources import item, slpz
 
 _MEMORY_MAX = 2**28  # of one unpacker: dictionaries and windows of hostile files
+_FEED_BYTES = 1024  # a zstd frame may hold 128 kB in 4 bytes: so much is met before the limit is
 
 
 def is_wrapped(name: str) -> bool:
@@ -54,9 +55,18 @@ def _xz(data: bytes, size: int) -> bytes:
 def _zstd(data: bytes, size: int) -> bytes:
     import zstandard  # not for those who read plain files only
 
-    unpacker = zstandard.ZstdDecompressor(max_window_size=_MEMORY_MAX)
-    with unpacker.stream_reader(data, read_across_frames=True) as reader:
-        return bytes(reader.read(size))
+    unpackers = zstandard.ZstdDecompressor(max_window_size=_MEMORY_MAX)
+    out, at = bytearray(), 0
+    while at < len(data) and len(out) < size:
+        unpacker = unpackers.decompressobj()  # stream_reader takes a cut for the end
+        while not unpacker.eof and len(out) < size:
+            if at >= len(data):
+                raise EOFError("the packed replay ends early")
+            piece = data[at : at + _FEED_BYTES]
+            out += unpacker.decompress(piece)
+            at += len(piece)
+        at -= len(unpacker.unused_data)  # the next frame's
+    return bytes(out[:size])
 
 
 def _slpz(data: bytes, size: int) -> bytes:

@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from ingest.sources import Item, archives, item, items, read_file, reading
+from meleewm.cli import main
 from schemas.errors import UsageError
 from tests.ingest.archives import MAKERS, archive_bytes, make_seven_zip, make_zip
 
@@ -192,6 +194,26 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     found = {item.path.name: item.rule for item in items([tmp_path])}
     (tmp_path / "closed").chmod(0o700)
     assert found == {"a.slp": None, "closed": "bad_folder"}
+
+
+def test_a_file_that_the_system_will_not_look_at_costs_itself(tmp_path: Path) -> None:
+    for name in ("a.zip", "b.slp"):
+        (tmp_path / name).symlink_to("x" * 300)  # longer than any name may be
+    (tmp_path / "c.slp").write_bytes(b"x")
+    rules = {item.path.name: item.rule for item in items([tmp_path])}
+    assert rules == {"a.zip": "bad_archive", "b.slp": None, "c.slp": None}
+    assert main(["ingest", str(tmp_path), "--store", str(tmp_path / "store"), "--quiet"]) == 0
+
+
+def test_a_replay_packed_by_zstd_that_is_cut_is_not_taken_for_whole(tmp_path: Path) -> None:
+    data = os.urandom(300_000)
+    packed = zstandard.compress(data)
+    (tmp_path / "a.slp.zst").write_bytes(packed[: len(packed) // 2])
+    (tmp_path / "b.slp.zst").write_bytes(packed + zstandard.compress(b"more"))
+    found = {item.path.name: item for item in items([tmp_path])}
+    assert found["b.slp.zst"].data == data + b"more"
+    cut = found["a.slp.zst"]
+    assert (cut.rule, cut.detail) == ("bad_file", "EOFError: the packed replay ends early")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
