@@ -10,17 +10,19 @@ import json
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from ingest.facts import GameFile, game_rows
 from schemas.errors import StoreError, UsageError
 from schemas.game import FULL
-from schemas.records import TABLES, Rows
+from schemas.records import TABLES, Rows, arrow_schema
 from store.catalog import HEX_ID, Catalog, locked
 from store.layout import Layout, names_kept
 from store.parquet import read_whole
@@ -28,7 +30,6 @@ from store.verify.files import GAME_FILE, on_disk
 from store.verify.parallel import DiedError, in_order
 
 FILES_A_PIECE = 32
-ROWS_PER_COMMIT = 20_000
 GAMES_PER_COMMIT = 1_000
 Progress = Callable[[int, int], None]
 """(game files done, game files in all)"""
@@ -61,12 +62,17 @@ def rebuild(
         message = f"{layout.catalog} is there and can be read: a rebuild would lose its snapshots"
         raise UsageError(message, "--force makes it anew all the same; its ledger is kept")
     beside = _beside(layout)
-    with Catalog(beside) as catalog:
-        _take_over(old, layout, catalog, done)
-        _add_games(layout, catalog, done, workers, progress)
-        catalog.compact(files_max=1)
-        done.snapshot = catalog.snapshot()
-    done.kept = _put_in_place(layout, beside)
+    with ExitStack() as held:
+        with Catalog(beside) as catalog:
+            _take_over(old, layout, catalog, done)
+            _add_games(layout, catalog, done, workers, progress)
+            # Then what others have added meanwhile; now they wait.
+            held.enter_context(locked(layout))
+            _take_over(old, layout, catalog, done)
+            _add_games(layout, catalog, done, workers, None)
+            catalog.compact(files_max=1)
+            done.snapshot = catalog.snapshot()
+        done.kept = _put_in_place(layout, beside)
     return done
 
 
@@ -152,6 +158,9 @@ class _Old:
         self.reason: str | None = None
         self.is_whole = False
         if not layout.catalog.exists():
+            # a rebuild that was killed while it put the catalogs in place has kept it there
+            _keep_rest(layout)
+            self.layout = Layout(layout.root / _KEPT)
             self.reason = "there was no catalog"
             return
         try:
@@ -161,27 +170,31 @@ class _Old:
         except StoreError as error:
             self.reason = error.message
 
-    def rows(self, name: str, key: str) -> Iterator[list[dict[str, Any]]]:
-        """A table's rows in batches; columns that it lacks are null. Raises StoreError."""
+    def rows(self, name: str, key: str) -> pa.Table:
+        """All rows of a table, as a commit takes them; columns that it lacks are null.
+
+        Raises StoreError.
+        """
         with Catalog(self.layout, read_only=True, any_columns=True) as catalog:
             hexed = HEX_ID.replace("game_id", key)
             table = catalog.query(f"select * replace ({hexed} as {key}) from lake.{name}")
-        fields = [f.name for f in TABLES[name]]
-        for batch in table.to_batches(ROWS_PER_COMMIT):
-            yield [{name: row.get(name) for name in fields} for row in batch.to_pylist()]
+        for column in arrow_schema(TABLES[name]):
+            if column.name not in table.column_names:
+                table = table.append_column(column, pa.nulls(len(table), column.type))
+        return table.select([field.name for field in TABLES[name]])
 
 
 def _take_over(old: _Old, layout: Layout, catalog: Catalog, done: Rebuilt) -> None:
     """Ledger and removals: what game files do not know."""
     marks = [mark_of_removal(path) for path, kind in on_disk(layout) if kind == "removed"]
     removals = {str(mark["game_id"]): mark for mark in marks}
-    if layout.catalog.exists():
+    if old.layout.catalog.exists():
         try:
-            for batch in old.rows("removals", "game_id"):
-                removals |= {row["game_id"]: row for row in batch if row["game_id"] not in removals}
-            for batch in old.rows("replays", "replay_id"):
-                catalog.commit({"replays": list(batch)})
-                done.ledger += len(batch)
+            told = old.rows("removals", "game_id").to_pylist()
+            removals = {row["game_id"]: row for row in told} | removals
+            ledger = old.rows("replays", "replay_id")
+            catalog.add_missing("replays", ledger)
+            done.ledger = len(ledger)
         except StoreError as error:
             done.ledger_lost = error.message
     else:
@@ -202,7 +215,7 @@ def _add_games(
     paths = [path for path, kind in on_disk(layout) if kind == "game"]
     known = _listed(catalog)  # by a rebuild that was interrupted
     todo = [path for path in paths if path.name not in known]
-    done.games = len(paths) - len(todo)
+    done.games, done.left = len(paths) - len(todo), []
     batch: Rows = {}
     for n, (path, rows) in enumerate(read_files(layout, todo, workers), 1):
         if isinstance(rows, str):
@@ -259,22 +272,36 @@ def _size(layout: Layout, name: str) -> int | None:
 
 
 def _put_in_place(layout: Layout, beside: Layout) -> str | None:
-    """Swap the catalogs; returns where the old one is kept. Its main file comes last."""
+    """Swap the catalogs, under the store's lock; returns where the old one is kept.
+
+    Killed at any moment, it leaves a store whose catalog is whole, or is gone and kept whole (see
+    `_keep_rest`): never one of two halves.
+    """
     kept = layout.root / _KEPT
-    with locked(layout):
-        if layout.catalog.exists():
-            if kept.exists():
-                shutil.rmtree(kept)
-            kept.mkdir()
-            for path in (*_sqlite_files(layout), layout.tables):
-                path.replace(kept / path.name)
-        elif layout.tables.exists():
-            shutil.rmtree(layout.tables)  # of a catalog that is gone
-        beside.tables.replace(layout.tables)
-        for path in _sqlite_files(beside):
-            path.replace(layout.root / path.name)
+    if layout.catalog.exists():
+        if kept.exists():
+            shutil.rmtree(kept)
+        kept.mkdir()
+        layout.catalog.replace(kept / layout.catalog.name)
+    _keep_rest(layout)
+    if layout.tables.exists():
+        shutil.rmtree(layout.tables)  # of a catalog that is gone
+    for path in _sqlite_files(layout):
+        path.unlink()  # likewise
+    beside.tables.replace(layout.tables)
+    for path in _sqlite_files(beside):
+        path.replace(layout.root / path.name)
     shutil.rmtree(beside.root)
     return _KEPT if kept.exists() else None
+
+
+def _keep_rest(layout: Layout) -> None:
+    """Move what belongs to a kept catalog to it, the tables last."""
+    kept = Layout(layout.root / _KEPT)
+    if kept.catalog.exists() and not kept.tables.exists():
+        for path in (*_sqlite_files(layout), layout.tables):
+            if path.exists():
+                path.replace(kept.root / path.name)
 
 
 def _sqlite_files(layout: Layout) -> list[Path]:

@@ -22,8 +22,8 @@ from schemas.errors import NotFoundError, StoreError
 from schemas.filters import quoted
 from schemas.game import REVISION
 from schemas.records import NEEDS_REPAIR, SORTED_BY, TABLES, TRANSIENT_RULES, Rows
-from store.commit import HEX_ID, Met, insert, table_of
-from store.layout import Layout, refuse_network
+from store.commit import HEX_ID, Met, insert, insert_missing, nothing_met, table_of
+from store.layout import Layout, catalog_identity, refuse_network
 
 __all__ = ["HEX_ID", "SETTINGS", "SNAPSHOT_COLUMN", "Catalog", "extension_path"]
 
@@ -69,7 +69,7 @@ class Catalog:
         self.layout = layout
         self._scans: dict[tuple[str, int], tuple[str, float]] = {}
         self._once: dict[int, bool] = {}
-        self._met = {"games": Met("games", "game_id"), "replays": Met("replays", "sha256")}
+        self._met: dict[tuple[int, int], dict[str, Met]] = {}
         refuse_network(layout.root)
         with _signals_as_raised():
             self._connection = _opened(layout, read_only, any_columns)
@@ -243,11 +243,17 @@ class Catalog:
         """
         batch = {name: table_of(name, some) for name, some in rows.items() if some}
         with locked(self.layout), _signals_as_raised():
-            snapshot, added = self._retried(lambda cursor: insert(cursor, batch, self._met))
-            if added:
-                for name, met in self._met.items():
-                    met.committed(batch.get(name), snapshot)
+            # A rebuild may have put another catalog in place, with other snapshots and rows.
+            met = self._met.setdefault(catalog_identity(self.layout), nothing_met())
+            snapshot, added = self._retried(lambda cursor: insert(cursor, batch, met))
+            for name, known in met.items() if added else ():
+                known.committed(batch.get(name), snapshot)
         return snapshot
+
+    def add_missing(self, name: str, rows: pa.Table) -> None:
+        """Add rows that another catalog had, as they are, each as often as it is missing here."""
+        with locked(self.layout), _signals_as_raised():
+            self._retried(lambda cursor: insert_missing(cursor, name, rows))
 
     def compact(self, files_max: int = FILES_MAX) -> list[str]:
         """Merge the small files of tables that have more than `files_max`; returns their names.
@@ -259,8 +265,9 @@ class Catalog:
         with locked(self.layout), _signals_as_raised():
             self._connection.execute("reset threads")
             for name in merged:
-                self._retried(_merge(name))
-            self._retried(_clean_up)
+                self._retried(_calling(f"merge_adjacent_files('lake', '{name}')"))
+            age = f"cast(now() as timestamp) - interval '{CLEANUP_AGE}'"
+            self._retried(_calling(f"cleanup_old_files('lake', older_than => {age})"))
             self._connection.execute("set threads = 1")
         return merged
 
@@ -286,10 +293,6 @@ class Catalog:
             cursor.execute(note, [json.dumps(taken)])
             return int(rows[0])
 
-        def rewrite(name: str) -> Callable[[duckdb.DuckDBPyConnection], object]:
-            call = f"call ducklake_rewrite_data_files('lake', '{name}', delete_threshold => 0)"
-            return lambda cursor: cursor.execute(call)
-
         with locked(self.layout), _signals_as_raised():
             found = self.query(
                 f"select 1 from lake.games where {HEX_ID} in (select id from wanted) limit 1",
@@ -299,7 +302,8 @@ class Catalog:
             newest = self.snapshot()
             for name in names:  # also after a vacuum that was killed between the two
                 if self._listed_files(name, newest)[1]:
-                    self._retried(rewrite(name))
+                    call = f"rewrite_data_files('lake', '{name}', delete_threshold => 0)"
+                    self._retried(_calling(call))
         return removed
 
     def expire(self) -> int:
@@ -313,7 +317,7 @@ class Catalog:
                 self._retried(lambda cursor: cursor.execute(call))
             # the second: what killed commits have left; with the lock, no other is under way
             for name in ("cleanup_old_files", "delete_orphaned_files"):
-                self._retried(_all_of(f"ducklake_{name}"))
+                self._retried(_calling(f"{name}('lake', cleanup_all => true)"))
         return len(old)
 
     def _retried(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[int, T]:
@@ -351,20 +355,8 @@ def _signals_as_raised() -> Iterator[None]:
         raise error.__cause__ from None
 
 
-def _merge(name: str) -> Callable[[duckdb.DuckDBPyConnection], object]:
-    call = f"call ducklake_merge_adjacent_files('lake', '{name}')"
-    return lambda cursor: cursor.execute(call)
-
-
-def _all_of(clean: str) -> Callable[[duckdb.DuckDBPyConnection], object]:
-    return lambda cursor: cursor.execute(f"call {clean}('lake', cleanup_all => true)")
-
-
-def _clean_up(cursor: duckdb.DuckDBPyConnection) -> None:
-    cursor.execute(
-        "call ducklake_cleanup_old_files('lake',"
-        f" older_than => cast(now() as timestamp) - interval '{CLEANUP_AGE}')"
-    )
+def _calling(what: str) -> Callable[[duckdb.DuckDBPyConnection], object]:
+    return lambda cursor: cursor.execute(f"call ducklake_{what}")
 
 
 def _roll_back(cursor: duckdb.DuckDBPyConnection) -> None:

@@ -103,6 +103,11 @@ class Met:
         return [int(i[:8] + i[9:13] + i[14:18] if len(i) > 32 else i[:16], 16) for i in ids]
 
 
+def nothing_met() -> dict[str, Met]:
+    """For a catalog that was just opened: by table."""
+    return {"games": Met("games", "game_id"), "replays": Met("replays", "sha256")}
+
+
 def _is_kept(cursor: duckdb.DuckDBPyConnection, snapshot: int) -> bool:
     """Whether no vacuum has taken a snapshot: else all of the table is looked at again."""
     sql = "select 1 from ducklake_snapshots('lake') where snapshot_id = ?"
@@ -151,6 +156,17 @@ def insert(
         note = "call lake.set_commit_message('', '', extra_info => ?)"
         cursor.execute(note, [json.dumps(added)])
     return added
+
+
+def insert_missing(cursor: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+    """Insert rows of a table, each as often as it is not there yet, whatever its keys."""
+    casts = ", ".join(f"cast({field.name} as {field.sql})" for field in TABLES[name])
+    with _registered(cursor, rows):
+        missing = f"select {casts} from batch except all from lake.{name}"
+        (n,) = cursor.execute(f"insert into lake.{name} {missing}").fetchall()[0]
+    if n:
+        note = "call lake.set_commit_message('', '', extra_info => ?)"
+        cursor.execute(note, [json.dumps({name: n})])
 
 
 def _known(

@@ -86,6 +86,16 @@ def open_layout(root: Path, *, create: bool = False) -> Layout:
     return layout
 
 
+def catalog_identity(layout: Layout) -> tuple[int, int]:
+    """Of the catalog's file: another one after a rebuild. Raises StoreError where it is gone."""
+    try:
+        stat = layout.catalog.stat()
+    except FileNotFoundError:
+        hint = f"meleewm rebuild --store {layout.root} makes it anew from the game files"
+        raise StoreError(f"{layout.catalog} is gone", hint) from None
+    return stat.st_dev, stat.st_ino
+
+
 def names_kept(layout: Layout) -> str:
     """How a store keeps names and connect codes: PLAIN, or the mark of the key that replaced them.
 

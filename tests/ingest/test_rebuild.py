@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingest import rebuild as module
-from ingest.rebuild import rebuild
+from ingest.rebuild import file_rows, rebuild
 from ingest.synthetic import make_game
 from ingest.worker import Options
 from ingest.workers import ingest
@@ -173,4 +173,62 @@ def test_files_that_are_no_games_are_left_and_named(layout: Layout, before: dict
         path.write_bytes(data)
     done = rebuild(layout, force=True, workers=0)
     assert {layout.root / where for where, _ in done.left} == set(wrong)
+    assert _all(layout) == before
+
+
+def test_force_keeps_every_verdict_about_one_place(layout: Layout) -> None:
+    """A replay that crashed, then wanted repair, then was repaired, has three rows."""
+    with Catalog(layout) as catalog:
+        (row, *_) = _plain(catalog, "replays")
+        verdicts = [("refused", "crashed"), ("refused", "needs_repair"), ("repaired", None)]
+        for outcome, rule in verdicts:
+            said = {**row, "source": "one.slp", "outcome": outcome, "rule": rule}
+            catalog.commit({"replays": [said]})
+        before = _plain(catalog, "replays")
+    rebuild(layout, force=True, workers=0)
+    with Catalog(layout, read_only=True) as catalog:
+        assert _plain(catalog, "replays") == before
+
+
+def test_what_others_commit_during_a_rebuild_is_in_it(ingested: Path, layout: Layout) -> None:
+    more = [ingested.parent / "more.slp"]
+    more[0].write_bytes(make_game(seed=77, n_frames=60).slp)
+    steps: list[int] = []
+
+    def meanwhile(done: int, _: int) -> None:
+        if not steps:
+            ingest(more, layout.root, workers=1)
+        steps.append(done)
+
+    with Catalog(layout) as writer:
+        n = len(_plain(writer, "games"))
+        # its file is written and its rows are committed afterwards, as those of an ingest may be
+        late = file_rows(sorted(layout.games.glob("*/*.parquet"))[0], "plain")
+        rebuild(layout, force=True, workers=0, progress=meanwhile)
+        writer.commit(late)
+        games = _plain(writer, "games")
+        assert len(games) == n + 1 == len({(row["game_id"], row["rev"]) for row in games})
+        assert any(row["source"].endswith("more.slp") for row in _plain(writer, "replays"))
+    assert [f for f in verify(layout) if f.is_damage or f.kind == "orphan"] == []
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_rebuild_killed_as_it_swaps_the_catalogs_loses_nothing(
+    layout: Layout, before: dict[str, Any], monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    moved: list[Path] = []
+    replace = Path.replace
+
+    def killed(path: Path, to: Path) -> Path:
+        if not path.name.endswith(".part"):
+            moved.append(path)
+            if len(moved) == step:
+                raise KeyboardInterrupt
+        return replace(path, to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild(layout, force=True, workers=0)
+    rebuild(layout, force=True, workers=0)
     assert _all(layout) == before
