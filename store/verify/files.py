@@ -86,7 +86,7 @@ def _unlike(table: pa.Table, footer: Mapping[str, Any], row: Row) -> Iterator[st
     if len(frames) != row["n_frames"]:
         yield f"{len(frames)} frames instead of {row['n_frames']}"
     elif len(frames):
-        steps = np.diff(frames)
+        steps = np.diff(frames.astype(np.int64))  # damaged replays have frames 2**32 apart
         if (steps < 1).any():
             yield "its frame numbers do not grow"
         ends = [int(frames[0]), int(frames[-1])]
@@ -98,7 +98,7 @@ def _unlike(table: pa.Table, footer: Mapping[str, Any], row: Row) -> Iterator[st
         ports = {
             port
             for chunk in table.column(side).chunks
-            for port in chunk.field("port").drop_null().unique().to_pylist()
+            for port in chunk.drop_null().field("port").unique().to_pylist()
         }
         if len(ports) > 1:
             yield f"{side} is on several ports: {sorted(ports)}"

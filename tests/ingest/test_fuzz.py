@@ -1,9 +1,15 @@
 """A short run of tests.fuzz, and what longer runs have found: each as a small case of its own."""
 
+from pathlib import Path
+
 import pytest
 
 from ingest.replay import parse
+from ingest.slp import GAME_END
 from ingest.synthetic import make_game
+from ingest.workers import ingest
+from store.layout import open_layout
+from store.verify import verify
 from tests import fuzz
 from tests.ingest.streams import CODE, take_apart
 from tests.ingest.test_replay import leaf
@@ -59,3 +65,22 @@ def test_what_was_laid_out_anew_says_so_also_without_metadata() -> None:
     game = parse(stream.pack())
     assert game.footer["repairs"] == ["relaid", "metadata_missing"]
     assert leaf(game.table, "stage.whispy_direction").to_pylist() == [0] * 10 + [2] * 50
+
+
+def test_verify_takes_odd_games_for_what_they_are(tmp_path: Path) -> None:
+    """A player who sends nothing on a frame has port null, not 0; and frames may lie far apart."""
+    for name, seed in (("out", 21), ("far", 22)):
+        stream = take_apart(make_game(seed, chars=("fox", "falco"), n_frames=60).slp)
+        frame = stream.events[stream.numbers("start")[-1]][1:5]
+        for n in range(len(stream.events) - 1, 0, -1):
+            event = stream.events[n]
+            if event[1:5] != frame or event[0] == GAME_END:
+                continue
+            if name == "far":
+                stream.patch(n, 1, b"\x7f\xff\xff\xff")
+            elif event[0] in (CODE["pre"], CODE["post"]) and event[5] == stream.events[2][5]:
+                del stream.events[n]
+        (tmp_path / f"{name}.slp").write_bytes(stream.pack())
+    summary = ingest([tmp_path], tmp_path / "store", workers=1)
+    assert summary.stored == 2
+    assert [f for f in verify(open_layout(tmp_path / "store")) if f.is_damage] == []
