@@ -24,6 +24,7 @@ from store.upkeep import removal_mark
 from store.verify import Finding
 from store.verify.check import verify_files
 from store.verify.parallel import DiedError, in_order
+from store.verify.rows import contradictions
 
 HEALABLE = ("missing", "size", "checksum", "unreadable", "schema")
 _OF_THE_BYTES = {"rewrite", "parquet_bytes", "parquet_sha256", "parquet_crc32"}
@@ -81,6 +82,10 @@ def repair(
                 "no replay given by --from has it" if sources_of else "meleewm repair --from PATH"
             )
             done.left.append((where, f"{finding.kind}: {finding.detail}; {hint}"))
+        for finding in contradictions(catalog):
+            game = f" (game {finding.game_id})" if finding.game_id else ""
+            why = f"{finding.kind}: {finding.detail}{game}; meleewm rebuild --force mends it"
+            done.left.append((finding.where, why))
         done.snapshot = catalog.snapshot()
     return done
 

@@ -103,7 +103,7 @@ class Catalog:
                 return cursor.execute(sql, list(values)).to_arrow_table()
             except (duckdb.IOException, duckdb.InvalidInputException) as error:
                 self._scans.clear()  # a file may have been merged into another one since
-                hint = "a file of its catalog is damaged or gone"
+                hint = "a file of its catalog is damaged or gone: meleewm rebuild makes it anew"
                 # The service passes this on: no path of this machine.
                 line = _line(error).replace(str(self.layout.root.absolute()), self.layout.root.name)
                 raise StoreError(f"the store cannot be read: {line}", hint) from error

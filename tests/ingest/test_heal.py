@@ -167,3 +167,11 @@ def test_a_store_made_with_a_key_wants_that_key(replays: Path, tmp_path: Path) -
             repair(layout, [replays], options=Options(key=wrong))
     repair(layout, [replays], options=Options(key=key))
     assert path.read_bytes() == whole
+
+
+def test_tables_that_contradict_each_other_are_left_and_named(layout: Layout) -> None:
+    with Catalog(layout) as catalog:
+        catalog.query("delete from lake.players where side = 1")
+    left = repair(layout, quick=True).left
+    assert {where for where, _ in left} == {"players"}
+    assert all("rebuild --force" in why for _, why in left)
