@@ -18,6 +18,10 @@ MISSING_NAMED_MAX = 20
 """Sources of games not found again that are named one by one."""
 
 
+RESCUE_AFTER_MIN = 15
+"""Unless --rescue-after says another time."""
+
+
 def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
     """Register the verbs of this module."""
     parser = add_verb(
@@ -38,7 +42,7 @@ def add(verbs: Verbs, shared: argparse.ArgumentParser) -> None:
         help="keep running, and take the replays of folders as games end; Ctrl-C ends it",
     )  # fmt: skip
     parser.add_argument(
-        "--rescue-after", metavar="MIN", type=positive, default=15,
+        "--rescue-after", metavar="MIN", type=positive,
         help="with --watch: rescue a game that nobody has written on for so many minutes"
         " (default: 15)",
     )  # fmt: skip
@@ -179,7 +183,8 @@ def _watch(args: argparse.Namespace, paths: list[Path], store: Path, options: "O
 
         bar.say(f"watching {', '.join(map(str, paths))}; Ctrl-C ends it")
         try:
-            watch(paths, store, rescue_after_s=60 * args.rescue_after, workers=args.workers,
+            minutes = args.rescue_after or RESCUE_AFTER_MIN
+            watch(paths, store, rescue_after_s=60 * minutes, workers=args.workers,
                   options=options, progress=show)  # fmt: skip
         finally:
             bar.say(note)
@@ -208,6 +213,10 @@ def _left_off(stop: BaseException, last: "list[Progress]") -> str:
 def _check_ingest(args: argparse.Namespace) -> None:
     if args.query is not None and not args.reparse:
         raise UsageError("--query chooses among games of the store", "add --reparse")
+    if args.rescue_after is not None and not args.watch:
+        raise UsageError("--rescue-after says how long a watch waits", "add --watch")
+    if args.watch and args.json:
+        raise UsageError("--watch has no end, so no summary for --json", "leave out one")
     if args.watch and args.reparse:
         raise UsageError("--watch waits for new games, --reparse reads known ones", "leave out one")
     if not args.reparse and not args.paths:

@@ -13,6 +13,7 @@ import pytest
 
 from ingest.sources import Item, watch, watching
 from ingest.synthetic import make_game
+from meleewm.cli import main
 from schemas.errors import UsageError
 from store.catalog import Catalog
 from store.layout import open_layout
@@ -199,3 +200,20 @@ def test_the_command_stores_games_as_they_end(
         "2 games, 0 known, 0 refused",
         "error: interrupted; the same command goes on from here",
     ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--watch", "--json"], "leave out one"),
+        (["--watch", "--reparse"], "leave out one"),
+        (["--rescue-after", "3"], "add --watch"),
+    ],
+)
+def test_flags_without_effect_are_refused(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    assert main(["ingest", str(tmp_path), "--store", str(store), *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert not store.exists()
