@@ -53,6 +53,8 @@ def ready(
         began = time.monotonic()
         there = set()
         for found in walk(folders, lambda name: _once(told, name, passed)):
+            if found in folders and not isinstance(found, Item) and not found.is_dir():
+                found = Item(found, rule="bad_folder", detail="it is not there any more")
             if isinstance(found, Item):
                 if f"{found.path}: {found.detail}" not in told:
                     told.add(f"{found.path}: {found.detail}")

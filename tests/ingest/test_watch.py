@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -200,6 +201,16 @@ def test_the_command_stores_games_as_they_end(
         "2 games, 0 known, 0 refused",
         "error: interrupted; the same command goes on from here",
     ]
+
+
+def test_a_watched_folder_that_goes_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "Slippi"
+    folder.mkdir()
+    with watch([folder], rescue_after_s=1) as found:
+        threading.Timer(1.0, folder.rmdir).start()
+        item = next(found)
+    assert (item.path, item.rule) == (folder, "bad_folder")
+    assert item.detail == "it is not there any more"
 
 
 @pytest.mark.parametrize(
