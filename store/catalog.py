@@ -101,7 +101,14 @@ class Catalog:
                 cursor.register(name, table)
             try:
                 return cursor.execute(sql, list(values)).to_arrow_table()
-            except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            except duckdb.Error as error:
+                # of no kind at all: what a damaged head of a parquet file brings
+                if type(error) not in (
+                    duckdb.IOException,
+                    duckdb.InvalidInputException,
+                    duckdb.Error,
+                ):
+                    raise
                 self._scans.clear()  # a file may have been merged into another one since
                 hint = "a file of its catalog is damaged or gone: meleewm rebuild makes it anew"
                 # The service passes this on: no path of this machine.

@@ -150,3 +150,17 @@ def test_vacuum_deletes_what_killed_commits_left_in_the_tables(layout: Layout) -
         assert not left.exists()
         assert waste(layout, catalog=catalog).is_none
         assert select(layout, Request(), catalog=catalog).manifest().games == len(GAMES)
+
+
+def test_a_flipped_byte_in_a_table_is_an_error_of_the_store(layout: Layout) -> None:
+    path = next((layout.tables / "main" / "games").glob("*.parquet"))
+    sound = path.read_bytes()
+    spoilt = 0
+    for at in range(len(sound) - 12, 0, -max(1, len(sound) // 12)):
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 0x55]) + sound[at + 1 :])
+        with Catalog(layout, read_only=True) as catalog:
+            try:
+                catalog.query("from lake.games")
+            except StoreError:  # and nothing else
+                spoilt += 1
+    assert spoilt
