@@ -16,7 +16,7 @@ from schemas.game import REVISION
 from schemas.names import item_name
 from schemas.records import TABLES, Rows
 
-BATCH = 500
+BATCH = 1_000
 """Games of a commit, as an ingest commits them."""
 
 # Share of each character in ranked games, and what it sends out: item type -> items a minute.
@@ -142,7 +142,8 @@ def _games(numbers: range, draw: np.random.Generator, seed: int, twice: float) -
         "parquet_bytes": (frames * draw.uniform(26, 36, n)).astype(int).tolist(),
         "winner_side": winners, "lras_side": [1 - w if end == "no_contest" else None
                                               for w, (end, _) in zip(winners, ended, strict=True)],
-        "match_id": [f"mode.ranked-{at.isoformat(timespec='milliseconds')}Z" for at in began],
+        "match_id": [f"mode.ranked-{began[k - k % 2].isoformat(timespec='milliseconds')}Z"
+                     for k in range(n)],
         "game_number": draw.integers(1, 4, n).tolist(), "tiebreaker": [0] * n,
         "random_seed": draw.integers(0, 2**32, n).tolist(), "first_frame": [-123] * n,
         "last_frame": (frames - 124).tolist(), "stretches": whole,
@@ -156,15 +157,20 @@ def _games(numbers: range, draw: np.random.Generator, seed: int, twice: float) -
 def _sides(game: Columns, draw: np.random.Generator) -> list[Columns]:
     n, names, shares = len(game["game_id"]), list(_USAGE), [share for share, _ in _USAGE.values()]
     sides: list[Columns] = []
+    # Six in ten come from the anonymised dumps: no code, and the rank in place of the name.
+    hidden = [int(str(i)[:2], 16) < 154 for i in game["game_id"]]
     for side in (0, 1):
         won = np.array([winner == side for winner in game["winner_side"]])
         who = (_PLAYERS * draw.random(n) ** 3).astype(int)  # few play most of the games
         sides.append({
             "side": [side] * n, "port": [side + 1] * n,
             "char": [names[i] for i in _pick(draw, n, shares)],
-            "code": [f"{chr(65 + i % 26)}{chr(65 + i // 26 % 26)}{i % 7}X#{i}" for i in who],
-            "name": [f"player {i * 7919 % 100_003}" for i in who],
-            "rank": [_RANKS[i % 3] for i in who], "type": ["human"] * n,
+            "code": [None if h else f"{chr(65 + i % 26)}{chr(65 + i // 26 % 26)}{i % 7}X#{i}"
+                     for i, h in zip(who, hidden, strict=True)],
+            "name": [f"{_RANKS[i % 3]} player" if h else f"player {i * 7919 % 100_003}"
+                     for i, h in zip(who, hidden, strict=True)],
+            "rank": [_RANKS[i % 3] if h else None for i, h in zip(who, hidden, strict=True)],
+            "type": ["human"] * n,
             "costume": draw.integers(0, 5, n).tolist(),
             "stocks_left": np.where(won, draw.integers(1, 5, n), 0).tolist(),
             "stocks_lost": np.where(won, draw.integers(0, 4, n), 4).tolist(),

@@ -49,7 +49,7 @@ class SqlPlan:
 
     root: the store's folder. views: (name, SQL) in the order of making. shown: what `over` or the
     frame-level views are bound to, as a table of game_id, rev, side; None where nothing is bound.
-    files: game files of each side that is shown, and of both.
+    files: game files of each side that is shown, and of both; alike: all have the same leaves.
     """
 
     root: Path
@@ -58,6 +58,7 @@ class SqlPlan:
     views: tuple[tuple[str, str], ...]
     shown: pa.Table | None
     files: dict[str, list[str]]
+    alike: bool = False
 
 
 def answer(sender: Connection, plan: SqlPlan, sql: str, limits: Limits) -> None:
@@ -171,17 +172,49 @@ def _open_views(connection: duckdb.DuckDBPyConnection, plan: SqlPlan, sql: str) 
             " select cast(game_id as uuid) as game_id, rev, rewrite, side from _given"
         )
         connection.unregister("_given")
-    for name, files in plan.files.items():
-        connection.execute(f"set variable {name} = ?", [[str(plan.anchor), *files]])
     words = set(re.findall(r"[a-z_]+", sql.lower()))
-    for name, text in plan.views:
-        if name.startswith("_") or name in words:
-            connection.execute(f"create view {name} as {text}")
+    wanted = [(n, text) for n, text in plan.views if n.startswith("_") or n in words]
+    _list_files(connection, plan, [str(plan.anchor)], wanted)
+    if plan.alike and plan.files["files"] and any("getvariable" in text for _, text in wanted):
+        _scan_plainly(connection, plan, sql, wanted)
     folders = ", ".join(quoted(str(path)) for path in plan.readable)
     connection.execute(f"set allowed_directories = [{folders}]")
     connection.execute(f"set allowed_paths = [{quoted(str(plan.anchor))}]")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
+
+
+def _list_files(
+    connection: duckdb.DuckDBPyConnection,
+    plan: SqlPlan,
+    first: list[str],
+    views: Sequence[tuple[str, str]],
+) -> None:
+    for name, files in plan.files.items():
+        connection.execute(f"set variable {name} = ?", [first + files])
+    for name, text in views:
+        connection.execute(f"create or replace view {name} as {text}")
+
+
+def _scan_plainly(
+    connection: duckdb.DuckDBPyConnection,
+    plan: SqlPlan,
+    sql: str,
+    views: Sequence[tuple[str, str]],
+) -> None:
+    """Scan like files without the anchor, four times as fast, where the answer is the same.
+
+    That is: no leaf is named that they lack, and no whole struct is asked for.
+    """
+    over_files = [(name, text) for name, text in views if "getvariable" in text]
+    try:
+        expected = connection.execute(f"describe {sql}").fetchall()
+        _list_files(connection, plan, [], over_files)
+        if connection.execute(f"describe {sql}").fetchall() == expected:
+            return
+    except duckdb.Error:
+        pass  # said, if it is the query's fault, when it runs over the anchor
+    _list_files(connection, plan, [str(plan.anchor)], over_files)
 
 
 def _fetched(connection: duckdb.DuckDBPyConnection, sql: str, limits: Limits) -> pa.Table:

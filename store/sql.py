@@ -26,6 +26,9 @@ from store.select import live_games, rewrites, select
 
 __all__ = ["FRAME_VIEWS", "VIEWS", "Limits", "SqlPlan", "describe", "run_guarded", "run_sql"]
 
+ALIKE_FROM = 256
+"""Below so many game files of one leaf set, to scan them without the anchor saves less than it
+takes to see whether the answer would be the same."""
 _START_S = 10.0  # a loaded machine may take that long to fork
 
 
@@ -140,7 +143,12 @@ def describe(
         views=(*views, *FRAME_VIEWS.items()),
         shown=_sides(members, rewrites(catalog, snapshot)) if is_bound else None,
         files=_game_files(layout, members),
+        alike=len(members) >= ALIKE_FROM and _are_alike(members),
     )
+
+
+def _are_alike(members: pa.Table) -> bool:
+    return bool(pc.count_distinct(members.column("leaf_set")).as_py() == 1)
 
 
 def _sides(members: pa.Table, rewritten: dict[tuple[str, int], int]) -> pa.Table:

@@ -16,7 +16,7 @@ from schemas.records import TABLES, TRANSIENT_RULES, Rows
 from store.catalog import Catalog
 from store.layout import Layout, open_layout, sweep_parts
 
-GAMES_PER_COMMIT = 500
+GAMES_PER_COMMIT = 1_000
 COMMIT_INTERVAL_S = 10.0
 DETAIL_CHARS_MAX = 500
 PROGRESS_INTERVAL_S = 0.2

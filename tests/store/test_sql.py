@@ -4,6 +4,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,19 @@ def test_frames_of_unlike_versions(catalog: Catalog) -> None:
     assert old[1] == old[2]
     assert old[3] == old[4] == 0
     assert new[1] == new[2] == new[3] == new[4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["select avg(p0.percent) as a, count(*) as n from frames", "select p0 from frames order by all",
+     "select count(p0.follower.percent) as n from frames", "select * from pframes order by all",
+     "select char, count(follower) as n from pframes group by char order by 1",
+     "select count(distinct type) as n from items"],
+)  # fmt: skip
+def test_like_files_answer_as_unlike_ones(tmp_path: Path, text: str) -> None:
+    layout = make_store(tmp_path / "melee", [[make_game(n) for n in range(4)]])
+    plan = describe(layout)
+    assert run_guarded(replace(plan, alike=True), text) == run_guarded(plan, text)
 
 
 def test_pframes_are_both_sides_of_frames(catalog: Catalog) -> None:
