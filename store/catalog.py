@@ -67,8 +67,8 @@ class Catalog:
         StoreError where the catalog is damaged, gone, older or on a network file system.
         """
         self.layout = layout
-        self._scans: dict[tuple[str, int], tuple[str, float]] = {}
-        self._once: dict[int, bool] = {}
+        self._scans: dict[tuple[Any, ...], tuple[str, float]] = {}
+        self._once: dict[tuple[Any, ...], bool] = {}
         self._met: dict[tuple[int, int], dict[str, Met]] = {}
         refuse_network(layout.root)
         with _signals_as_raised():
@@ -152,12 +152,13 @@ class Catalog:
         DuckLake's own scan asks SQLite for statistics of each column of a filter, 20 ms a query.
         """
         now = time.monotonic()
-        text, listed = self._scans.get((table, snapshot), ("", now - SCAN_KEPT_S))
+        key = (catalog_identity(self.layout), table, snapshot)
+        text, listed = self._scans.get(key, ("", now - SCAN_KEPT_S))
         if now - listed >= SCAN_KEPT_S:
             text = self._scan(table, snapshot)
             if len(self._scans) >= _SCANS_MAX:
                 self._scans.clear()
-            self._scans[table, snapshot] = text, now
+            self._scans[key] = text, now
         return text
 
     def _scan(self, table: str, snapshot: int) -> str:
@@ -183,15 +184,16 @@ class Catalog:
 
     def each_game_once(self, snapshot: int) -> bool:
         """Whether no game can have two rows: of two revisions, or written again; most often so."""
-        if snapshot not in self._once:
+        key = (catalog_identity(self.layout), snapshot)
+        if key not in self._once:
             bounds = self.query(
                 "select min(stats_min_value) as low, max(stats_max_value) as high"
                 " from parquet_metadata(?) where path_in_schema in ('rev', 'rewrite')"
                 " group by path_in_schema",
                 [self.files("games", snapshot) or [str(self.layout.anchor)]],
             ).to_pylist()
-            self._once[snapshot] = all(b["low"] == b["high"] is not None for b in bounds)
-        return self._once[snapshot]
+            self._once[key] = all(b["low"] == b["high"] is not None for b in bounds)
+        return self._once[key]
 
     def files(self, table: str, snapshot: int) -> list[str]:
         """Paths of the parquet files that hold a table's rows at a snapshot.
