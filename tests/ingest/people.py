@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ingest import slp
 from ingest.synthetic import make_game
@@ -92,7 +92,9 @@ def contents(store: Path) -> Iterator[bytes]:
             footer = read_footer(path)
             yield json.dumps(footer, ensure_ascii=False).encode()
             yield base64.b64decode(footer["start_bytes"])
-        table = pq.read_table(path)
+        # not by pyarrow: of DuckDB's parquet v2 it refuses some integers ("delta bit width")
+        with duckdb.connect() as connection:
+            table = connection.execute("from read_parquet(?)", [str(path)]).to_arrow_table()
         for column in table.columns:
             if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
                 yield repr(column.to_pylist()).encode()

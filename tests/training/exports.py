@@ -21,6 +21,8 @@ QUERY = "char='fox'"
 def add_games(root: Path, seeds: range, n_frames: int) -> Layout:
     """Put synthetic games of fox against falco into a store, which is made where it is missing."""
     layout = open_layout(root, create=not root.exists())
+    with Catalog(layout):  # before the first game file: a store with files alone has lost its own
+        pass
     rows: Rows = {}
     for seed in seeds:
         replay = make_game(seed, chars=("fox", "falco"), stage="fd", n_frames=n_frames).slp
