@@ -12,13 +12,11 @@ from pathlib import Path
 
 import py7zr
 
-from benchmarks.machine import header, median, row
+from benchmarks.machine import header, median, replays, row
 from benchmarks.pinned import Run, full, unpacked
-from ingest.synthetic import write_games
 
 ROUNDS = 3
 CORES = 2
-UNPACKED = Path(__file__).parent.parent / ".cache" / "replays"
 LARGE_BYTES = 10**9
 """Of replays in the archive that memory is measured with, four times what the first one holds."""
 SEED_AT = 0x13D  # in game start
@@ -29,12 +27,7 @@ def main(folder: Path | None) -> None:
     """Print the figures."""
     header("peppi-py", "py7zr", "pyarrow")
     with tempfile.TemporaryDirectory() as scratch:
-        if folder is None and UNPACKED.is_dir():
-            folder = UNPACKED
-        if folder is None:
-            folder = Path(scratch) / "replays"
-            write_games(folder, 40, seed=1)
-        report(folder, Path(scratch))
+        report(replays(folder, Path(scratch)), Path(scratch))
 
 
 def report(folder: Path, scratch: Path) -> None:

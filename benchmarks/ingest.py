@@ -18,9 +18,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from benchmarks import archives
-from benchmarks.machine import cpu_seconds, header, median, row
+from benchmarks.machine import cpu_seconds, header, median, replays, row
 from benchmarks.pinned import Run, bare, full, readable
-from ingest.synthetic import write_games
 from ingest.workers import ingest
 from schemas.features import view
 from schemas.records import version_number, version_text
@@ -31,7 +30,6 @@ from store.parquet import read_game
 ROUNDS = 3
 COPIES = 6
 ARCHIVE = 287_504
-UNPACKED = Path(__file__).parent.parent / ".cache" / "replays"
 VIEWS = ("v3", "v3-projectiles")
 LONG_GAME = 3_000  # frames; below it the footer is most of a game file
 RECENT = version_number(3, 7)
@@ -41,11 +39,7 @@ def main(folder: Path | None) -> None:
     """Print the figures."""
     header("peppi-py", "pyarrow", "numpy", "duckdb")
     with tempfile.TemporaryDirectory() as scratch:
-        if folder is None and UNPACKED.is_dir():
-            folder = UNPACKED
-        if folder is None:
-            folder = Path(scratch) / "replays"
-            write_games(folder, 40, seed=1)
+        folder = replays(folder, Path(scratch))
         found = sorted(folder.rglob("*.slp"))
         paths = [path for path in found if readable(path)]
         size = sum(path.stat().st_size for path in paths)

@@ -5,6 +5,11 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
+
+from ingest.synthetic import write_games
+
+UNPACKED = Path(__file__).parent.parent / ".cache" / "replays"
 
 
 def header(*packages: str) -> None:
@@ -33,3 +38,13 @@ def median(values: Sequence[float]) -> float:
     """Middle value."""
     ordered = sorted(values)
     return ordered[len(ordered) // 2]
+
+
+def replays(folder: Path | None, scratch: Path) -> Path:
+    """The replays to measure on: those given, else the unpacked real ones, else simulated ones."""
+    if folder is not None:
+        return folder
+    if UNPACKED.is_dir():
+        return UNPACKED
+    write_games(scratch / "replays", 40, seed=1)
+    return scratch / "replays"

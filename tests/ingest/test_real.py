@@ -306,7 +306,7 @@ def test_verify_names_the_one_odd_column_of_real_replays(real: Real) -> None:
     findings = verify(real.layout)
     assert [f for f in findings if f.is_damage] == []
     odd = {f.where for f in findings if f.kind == "bounds"}
-    # every Slippi 1.0 wrote 3.8e22 there
+    # every Slippi 0.1 and 1.0 wrote 3.8e22 there
     assert {leaf.rpartition(".")[2] for leaf in odd} == {"triggers_physical_r"}
 
 
